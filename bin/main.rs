@@ -1,0 +1,3 @@
+//! The `monopath` command line.
+
+fn main() {}

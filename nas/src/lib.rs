@@ -1,0 +1,1 @@
+//! Supernet spaces, training and search.

@@ -1,0 +1,1 @@
+//! A virtual CUDA device: the driver interface over a strict PTX interpreter.
