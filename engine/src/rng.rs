@@ -20,7 +20,8 @@ impl Rng {
         let mut hash = blake3::Hasher::new();
         hash.update(&seed.to_le_bytes()).update(purpose.as_bytes());
         let bytes = hash.finalize();
-        let word = |i: usize| u32::from_le_bytes(bytes.as_bytes()[4 * i..4 * i + 4].try_into().expect("4 bytes"));
+        let word =
+            |i: usize| u32::from_le_bytes(bytes.as_bytes()[4 * i..4 * i + 4].try_into().expect("4 bytes"));
         Self { key: [word(0), word(1)] }
     }
 

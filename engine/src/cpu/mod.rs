@@ -1,0 +1,52 @@
+//! The CPU: threads, memory and kernels.
+
+mod arena;
+mod pool;
+
+use std::sync::Arc;
+
+pub use arena::{Arena, ArenaStats, Buffer, Element};
+pub use pool::{Disjoint, Pool};
+
+use crate::error::{Error, Result};
+
+/// A CPU with its threads and its memory; cloning shares both.
+#[derive(Clone, Debug)]
+pub struct Cpu(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    arena: Arena,
+}
+
+impl Cpu {
+    /// A CPU that computes on `threads` threads, the caller's among them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] unless `1 <= threads <= 1024`.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::with_cap(threads, usize::MAX)
+    }
+
+    /// The same with at most `cap` bytes of tensor memory.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] unless `1 <= threads <= 1024`.
+    pub fn with_cap(threads: usize, cap: usize) -> Result<Self> {
+        if !(1..=1024).contains(&threads) {
+            return Err(Error::Setting { name: "threads", value: threads.to_string(), range: "1 to 1024" });
+        }
+        Ok(Self(Arc::new(Inner { pool: Pool::new(threads), arena: Arena::new(cap) })))
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// The memory.
+    pub fn arena(&self) -> &Arena {
+        &self.0.arena
+    }
+}

@@ -1,0 +1,171 @@
+//! Element-wise activations.
+
+use crate::check::{Array, Case, Input};
+use crate::cpu::Cpu;
+use crate::error::Result;
+use crate::op::{Keep, Kept, Op, Output, arity};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Elements per task.
+const CHUNK: usize = 1 << 14;
+
+/// The functions themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// The identity.
+    None,
+    /// `max(u, 0)`.
+    Relu,
+    /// `min(max(u, 0), 6)`.
+    Relu6,
+    /// `u * relu6(u + 3) / 6` (MobileNetV3).
+    HSwish,
+    /// `u * sigmoid(u)`.
+    Swish,
+    /// `1 / (1 + exp(-u))`.
+    Sigmoid,
+    /// `relu6(u + 3) / 6`.
+    HardSigmoid,
+}
+
+impl Act {
+    /// Every activation.
+    pub const ALL: [Act; 7] =
+        [Act::None, Act::Relu, Act::Relu6, Act::HSwish, Act::Swish, Act::Sigmoid, Act::HardSigmoid];
+
+    /// The value at `u`.
+    #[inline(always)]
+    pub fn value(self, u: f32) -> f32 {
+        match self {
+            Act::None => u,
+            Act::Relu => u.max(0.0),
+            Act::Relu6 => u.clamp(0.0, 6.0),
+            Act::HSwish => u * (u + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0),
+            Act::Swish => u * sigmoid(u),
+            Act::Sigmoid => sigmoid(u),
+            Act::HardSigmoid => (u + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0),
+        }
+    }
+
+    /// The derivative at `u`; at kinks as PyTorch.
+    #[inline(always)]
+    pub fn slope(self, u: f32) -> f32 {
+        let inside = |yes: bool, value: f32| if yes { value } else { 0.0 };
+        match self {
+            Act::None => 1.0,
+            Act::Relu => inside(u > 0.0, 1.0),
+            Act::Relu6 => inside(u > 0.0 && u < 6.0, 1.0),
+            Act::HSwish if u < -3.0 => 0.0,
+            Act::HSwish if u > 3.0 => 1.0,
+            Act::HSwish => u * (1.0 / 3.0) + 0.5,
+            Act::Swish => {
+                let s = sigmoid(u);
+                s * (1.0 + u * (1.0 - s))
+            }
+            Act::Sigmoid => {
+                let s = sigmoid(u);
+                s * (1.0 - s)
+            }
+            Act::HardSigmoid => inside(u > -3.0 && u < 3.0, 1.0 / 6.0),
+        }
+    }
+
+    /// The value at `u` in f64: the definition.
+    pub fn value_f64(self, u: f64) -> f64 {
+        let sigmoid = |u: f64| 1.0 / (1.0 + (-u).exp());
+        match self {
+            Act::None => u,
+            Act::Relu => u.max(0.0),
+            Act::Relu6 => u.clamp(0.0, 6.0),
+            Act::HSwish => u * (u + 3.0).clamp(0.0, 6.0) / 6.0,
+            Act::Swish => u * sigmoid(u),
+            Act::Sigmoid => sigmoid(u),
+            Act::HardSigmoid => (u + 3.0).clamp(0.0, 6.0) / 6.0,
+        }
+    }
+}
+
+fn sigmoid(u: f32) -> f32 {
+    1.0 / (1.0 + (-u).exp())
+}
+
+/// `y = act(x)` for a tensor of any shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Activation(pub Act);
+
+impl Op for Activation {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Act::None => "identity",
+            Act::Relu => "relu",
+            Act::Relu6 => "relu6",
+            Act::HSwish => "h_swish",
+            Act::Swish => "swish",
+            Act::Sigmoid => "sigmoid",
+            Act::HardSigmoid => "hard_sigmoid",
+        }
+    }
+
+    fn shape(&self, inputs: &[Shape]) -> Result<Shape> {
+        let [x] = arity(self.name(), inputs)?;
+        Ok(x)
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::INPUTS
+    }
+
+    fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let x = inputs[0].f32()?;
+        let mut y = Tensor::stale(cpu, inputs[0].shape(), DType::F32)?;
+        let act = self.0;
+        cpu.pool().parallel_chunks(y.f32_mut()?, CHUNK, |i, y| {
+            y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = act.value(x));
+        });
+        Ok(y.into())
+    }
+
+    fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
+        let (x, dy) = (kept.x(0)?, dy.f32()?);
+        let act = self.0;
+        if let Some(dx) = &mut dx[0] {
+            cpu.pool().parallel_chunks(dx, CHUNK, |i, dx| {
+                let from = i * CHUNK;
+                for ((dx, &x), &dy) in dx.iter_mut().zip(&x[from..]).zip(&dy[from..]) {
+                    *dx += dy * act.slope(x);
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    Act::ALL
+        .into_iter()
+        .map(|act| {
+            // Values near every kink, none on it, and far into both tails.
+            let data: Vec<f32> = (0..97).map(|i| (i as f32 - 48.0) * 0.171 + 0.013).collect();
+            let input = Input::Values { shape: [97].into(), data, grad: true };
+            Case::new("both tails", Activation(act), vec![input], move |x: &[Array]| {
+                x[0].map(|u| act.value_f64(u))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `torch.nn.functional` at the kinks: relu'(0) = 0, relu6'(6) = 0, hardswish'(-3) = -0.5,
+    /// hardswish'(3) = 1.5, hardsigmoid'(3) = 0.
+    #[test]
+    fn slopes_at_kinks_are_pytorchs() {
+        assert_eq!(Act::Relu.slope(0.0), 0.0);
+        assert_eq!(Act::Relu6.slope(6.0), 0.0);
+        assert_eq!(Act::HSwish.slope(-3.0), -0.5);
+        assert_eq!(Act::HSwish.slope(3.0), 1.5);
+        assert_eq!(Act::HardSigmoid.slope(3.0), 0.0);
+    }
+}

@@ -1,0 +1,233 @@
+//! Stochastic gradient descent with momentum, as in PyTorch.
+//!
+//! `g += decay * p; m = momentum * m + g; p -= lr * (nesterov ? g + momentum * m : m)`, for touched
+//! elements alone: momenta of everything else stand still.
+
+use std::ops::Range;
+
+use crate::cpu::{Cpu, Disjoint};
+use crate::error::{Error, Result};
+use crate::params::{ParamId, ParamKind, ParamStore};
+use crate::tensor::Tensor;
+
+/// Elements per task.
+const CHUNK: usize = 1 << 14;
+
+/// Which parameters decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightDecay {
+    /// Convolution and linear weights alone (SPOS section 5).
+    Weights,
+    /// Everything, as `torch.optim.SGD` over all parameters does.
+    All,
+}
+
+impl WeightDecay {
+    fn applies(self, kind: ParamKind) -> bool {
+        self == WeightDecay::All || kind == ParamKind::Weight
+    }
+}
+
+/// Settings of [`Sgd`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdConfig {
+    /// Momentum, 0 to below 1.
+    pub momentum: f32,
+    /// Nesterov's variant.
+    pub nesterov: bool,
+    /// Weight decay (L2), 0 or more.
+    pub decay: f32,
+    /// What decays.
+    pub decays: WeightDecay,
+}
+
+/// The optimiser with its momenta.
+#[derive(Debug)]
+pub struct Sgd {
+    config: SgdConfig,
+    momenta: Tensor,
+    /// Updates each parameter has had.
+    steps: Vec<u64>,
+}
+
+impl Sgd {
+    /// An optimiser for `store` with all momenta zero.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting outside its range; [`Error::OutOfMemory`].
+    pub fn new(store: &ParamStore, config: SgdConfig) -> Result<Self> {
+        if !(0.0..1.0).contains(&config.momentum) {
+            let value = config.momentum.to_string();
+            return Err(Error::Setting { name: "momentum", value, range: "0 to below 1" });
+        }
+        if config.decay.is_nan() || config.decay < 0.0 {
+            let value = config.decay.to_string();
+            return Err(Error::Setting { name: "weight-decay", value, range: "0 or more" });
+        }
+        let momenta = Tensor::zeros(store.cpu(), [store.values().len()])?;
+        Ok(Self { config, momenta, steps: vec![0; store.table().len()] })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &SgdConfig {
+        &self.config
+    }
+
+    /// Momentum buffer of one parameter.
+    pub fn momentum(&self, store: &ParamStore, id: ParamId) -> &[f32] {
+        &self.momenta()[store.param(id).range()]
+    }
+
+    /// Updates one parameter has had.
+    pub fn steps(&self, id: ParamId) -> u64 {
+        self.steps[id.index()]
+    }
+
+    /// All momenta, laid out as the store's values.
+    pub fn momenta(&self) -> &[f32] {
+        self.momenta.f32().expect("momenta are f32")
+    }
+
+    /// Step counts of all parameters, in table order.
+    pub fn all_steps(&self) -> &[u64] {
+        &self.steps
+    }
+
+    /// Puts back the state that [`Sgd::momenta`] and [`Sgd::all_steps`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Elements`] if either has another length.
+    pub fn restore(&mut self, momenta: &[f32], steps: &[u64]) -> Result<()> {
+        let shape = self.momenta.shape();
+        if momenta.len() != shape.len() {
+            return Err(Error::Elements { shape, expected: shape.len(), found: momenta.len() });
+        }
+        if steps.len() != self.steps.len() {
+            let shape = [self.steps.len().max(1)].into();
+            return Err(Error::Elements { shape, expected: self.steps.len(), found: steps.len() });
+        }
+        self.momenta.f32_mut()?.copy_from_slice(momenta);
+        self.steps.copy_from_slice(steps);
+        Ok(())
+    }
+
+    /// Updates the touched parameters with learning rate `lr`, zeroes their gradients and empties
+    /// the touched set.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a [`crate::tape::Var`] still holds parameters.
+    pub fn step(&mut self, store: &mut ParamStore, lr: f32) -> Result<()> {
+        let mut pieces: Vec<(Range<usize>, f32)> = Vec::new();
+        for (id, ranges) in store.touched() {
+            let decay =
+                if self.config.decays.applies(store.param(id).kind) { self.config.decay } else { 0.0 };
+            for range in ranges {
+                let cuts = range.clone().step_by(CHUNK);
+                pieces.extend(cuts.map(|from| (from..range.end.min(from + CHUNK), decay)));
+            }
+            self.steps[id.index()] += 1;
+        }
+        let cpu: Cpu = store.cpu().clone();
+        let (values, grads) = store.values_and_grads_mut()?;
+        let (values, grads) = (Disjoint::new(values), Disjoint::new(grads));
+        let momenta = Disjoint::new(self.momenta.f32_mut()?);
+        let SgdConfig { momentum, nesterov, .. } = self.config;
+        cpu.pool().parallel_for(pieces.len(), |i, _| {
+            let (range, decay) = &pieces[i];
+            // SAFETY: pieces are cuts of ranges that do not overlap.
+            let (p, g, m) = unsafe {
+                (values.slice(range.clone()), grads.slice(range.clone()), momenta.slice(range.clone()))
+            };
+            for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+                let grad = *g + decay * *p;
+                *m = momentum * *m + grad;
+                *p -= lr * if nesterov { grad + momentum * *m } else { *m };
+                *g = 0.0;
+            }
+        });
+        store.clear_touched()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Layout;
+
+    fn setup(config: SgdConfig) -> (ParamStore, Sgd, ParamId, ParamId) {
+        let cpu = Cpu::new(2).unwrap();
+        let mut layout = Layout::new();
+        let w = layout.add("w", [2, 2], ParamKind::Weight).unwrap();
+        let b = layout.add("b", [2], ParamKind::Bias).unwrap();
+        let mut store = layout.build(&cpu).unwrap();
+        store.value_mut(w).unwrap().copy_from_slice(&[1., 2., 3., 4.]);
+        store.value_mut(b).unwrap().copy_from_slice(&[5., 6.]);
+        let sgd = Sgd::new(&store, config).unwrap();
+        (store, sgd, w, b)
+    }
+
+    const PLAIN: SgdConfig =
+        SgdConfig { momentum: 0.9, nesterov: false, decay: 0.1, decays: WeightDecay::Weights };
+
+    fn give(store: &mut ParamStore, id: ParamId, grad: &[f32]) {
+        store.touch(id, None);
+        store.scatter_add(id, None, grad).unwrap();
+    }
+
+    #[test]
+    fn two_steps_follow_the_formula() {
+        for nesterov in [false, true] {
+            let (mut store, mut sgd, w, _) = setup(SgdConfig { nesterov, ..PLAIN });
+            for _ in 0..2 {
+                give(&mut store, w, &[1.0; 4]);
+                sgd.step(&mut store, 0.1).unwrap();
+            }
+            let hand = |p: f32| {
+                let (mut p, mut m) = (p, 0.0);
+                for _ in 0..2 {
+                    let g = 1.0 + 0.1 * p;
+                    m = 0.9 * m + g;
+                    p -= 0.1 * if nesterov { g + 0.9 * m } else { m };
+                }
+                p
+            };
+            assert!((store.value(w)[0] - hand(1.0)).abs() < 1e-6);
+            assert!((store.value(w)[1] - hand(2.0)).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn untouched_parameters_keep_weight_momentum_and_count() {
+        let (mut store, mut sgd, w, b) = setup(SgdConfig { decays: WeightDecay::All, ..PLAIN });
+        give(&mut store, w, &[1.0; 4]);
+        give(&mut store, b, &[1.0; 2]);
+        sgd.step(&mut store, 0.1).unwrap();
+        let (value, momentum) = (store.value(b).to_vec(), sgd.momentum(&store, b).to_vec());
+        give(&mut store, w, &[1.0; 4]);
+        sgd.step(&mut store, 0.1).unwrap();
+        assert_eq!(store.value(b), value);
+        assert_eq!(sgd.momentum(&store, b), momentum);
+        assert_eq!((sgd.steps(w), sgd.steps(b)), (2, 1));
+    }
+
+    #[test]
+    fn decay_spares_biases_unless_asked() {
+        let (mut store, mut sgd, _, b) = setup(PLAIN);
+        give(&mut store, b, &[0.0; 2]);
+        sgd.step(&mut store, 0.1).unwrap();
+        assert_eq!(store.value(b), [5., 6.]);
+        let (mut store, mut sgd, _, b) = setup(SgdConfig { decays: WeightDecay::All, ..PLAIN });
+        give(&mut store, b, &[0.0; 2]);
+        sgd.step(&mut store, 0.1).unwrap();
+        assert!(store.value(b)[0] < 5.0);
+    }
+
+    #[test]
+    fn a_step_zeroes_the_touched_gradients() {
+        let (mut store, mut sgd, w, _) = setup(PLAIN);
+        give(&mut store, w, &[1.0; 4]);
+        sgd.step(&mut store, 0.1).unwrap();
+        assert_eq!(store.grad(w), [0.0; 4]);
+        assert!(store.touched().is_empty());
+    }
+}
