@@ -426,7 +426,7 @@ mod tests {
         store.touch(a, Some(Window::leading(&[3, 2])));
         assert_eq!(store.touched(), [(a, vec![0..3, 4..7, 8..10])]);
         store.touch(a, None);
-        assert_eq!(store.touched(), [(a, Vec::from([0..12]))]);
+        assert_eq!(store.touched(), [(a, std::iter::once(0..12).collect())]);
     }
 
     #[test]

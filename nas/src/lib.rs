@@ -1,1 +1,4 @@
 //! Supernet spaces, training and search.
+
+pub mod event;
+pub mod outcome;
