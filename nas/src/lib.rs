@@ -1,1 +1,3 @@
 //! Supernet spaces, training and search.
+
+pub mod data;
