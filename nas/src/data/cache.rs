@@ -1,11 +1,9 @@
 //! A data set with all its images decoded in memory.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::{Dataset, Description, Error, Image, Result};
-use std::sync::Arc;
+use super::{Dataset, Description, Error, Image, Result, guard};
 
 /// Decodes everything once. A record that cannot be decoded stays out and is read from the
 /// original again, so that it fails in the same way each time and the loader's policy sees it.
@@ -32,7 +30,7 @@ impl Memory {
                             break;
                         }
                         let mut image = Image::default();
-                        if inner.read(i, &mut image).is_err() {
+                        if guard(&*inner, i, || inner.read(i, &mut image)).is_err() {
                             continue;
                         }
                         image.pixels.shrink_to_fit();
@@ -47,7 +45,7 @@ impl Memory {
         });
         if full.into_inner() {
             return Err(Error::Memory {
-                path: inner.describe().paths.into_iter().next().unwrap_or_else(PathBuf::new),
+                path: inner.describe().paths.into_iter().next().unwrap_or_default(),
                 needed: limit_mib + 1,
                 limit: limit_mib,
                 advice: "set `cache = \"none\"` or raise the limit",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Description, Image, View};
+use super::{Description, Image, View, guard};
 
 /// Bad records that are named one by one; all are counted.
 const MAX_NAMED: usize = 20;
@@ -122,7 +122,9 @@ impl Part {
         loop {
             let position = next.fetch_add(1, Ordering::Relaxed);
             let Some(&index) = view.indices.get(position) else { return part };
-            match view.dataset.read(index as usize, &mut image) {
+            let read =
+                guard(&*view.dataset, index as usize, || view.dataset.read(index as usize, &mut image));
+            match read {
                 Ok(()) => part.add(&image),
                 Err(error) => part.bad.push((position, error.to_string())),
             }

@@ -7,7 +7,6 @@
 //! once every buffer has been through.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use engine::Rng;
 
 use super::augment::Scratch;
 use super::config::OnBad;
-use super::{Error, Image, Pipeline, Result, View, io_error};
+use super::{Error, Image, Pipeline, Result, View, guard, io_error};
 
 /// Images and labels of one step. Make one with `Batch::default()` and hand it to every call of
 /// [`Loader::next`].
@@ -478,16 +477,15 @@ impl Shared {
         }
     }
 
-    /// Reads and augments one record into `scratch`. A panic of a decoder becomes the record's
-    /// error: it must not leave the caller waiting for an image that never comes.
+    /// Reads and augments one record into `scratch`.
     fn render(&self, index: u32, epoch: u32, image: &mut Image, scratch: &mut Scratch) -> Result<()> {
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
-            self.view.dataset.read(index as usize, image)?;
+        let dataset = &*self.view.dataset;
+        guard(dataset, index as usize, || {
+            dataset.read(index as usize, image)?;
             let mut draws = self.augment.at(epoch, 0, index);
             self.pipeline.render(image, &mut draws, scratch);
             Ok(())
-        }));
-        attempt.unwrap_or_else(|_| Err(Error::Panicked { record: self.view.dataset.name(index as usize) }))
+        })
     }
 }
 
