@@ -1,4 +1,5 @@
 //! Supernet spaces, training and search.
 
+pub mod data;
 pub mod event;
 pub mod outcome;

@@ -1,0 +1,140 @@
+//! JPEG and PNG bytes to pixels. The format is told by the content, never by a file's name.
+//!
+//! A file that decodes is either whole or refused: JPEG is read strictly, since a lenient decoder
+//! fills the missing half of a truncated file with gray and calls it success. The one thing strict
+//! decoding refuses without need, junk between header segments, is cut out and the rest read
+//! strictly; [`Image::repaired`] tells. JPEG has no checksum, so a flipped bit may pass unseen; only
+//! the packed format notices that.
+//!
+//! - Gray stays one channel; CMYK and YCCK become RGB; 16-bit samples keep their high byte; palettes
+//!   are looked up; transparency is dropped (the colour below it stays).
+//! - EXIF orientation is ignored, as in every ImageNet pipeline: labels and published accuracies
+//!   belong to the pixels as stored.
+//! - No more than [`MAX_PIXELS`] pixels, and no more than the file's length can describe.
+
+use std::io::Cursor;
+
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors as JpegError;
+
+use super::{DecodeError, Image};
+
+/// Most pixels of one image: 64 Mi. ImageNet's largest has 16 million.
+pub const MAX_PIXELS: usize = 1 << 26;
+
+/// The longest side that JPEG can express.
+const MAX_SIDE: usize = 65_535;
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+/// Decodes `bytes` into `image`, whose memory is reused.
+///
+/// # Errors
+/// Empty, unknown, damaged, or too large; `image` then holds nothing of use.
+pub fn decode(bytes: &[u8], image: &mut Image) -> Result<()> {
+    match bytes {
+        [] => Err(DecodeError::Empty),
+        [0xFF, 0xD8, ..] => jpeg(bytes, image),
+        [0x89, b'P', b'N', b'G', ..] => png(bytes, image),
+        _ => Err(DecodeError::UnknownFormat(bytes[..bytes.len().min(8)].to_vec())),
+    }
+}
+
+fn jpeg(bytes: &[u8], image: &mut Image) -> Result<()> {
+    let refusal = match jpeg_strict(bytes, image) {
+        Err(DecodeError::Jpeg(JpegError::FormatStatic(text))) if text.contains("between headers") => {
+            DecodeError::Jpeg(JpegError::FormatStatic(text))
+        }
+        other => return other,
+    };
+    let Some(clean) = without_junk(bytes) else { return Err(refusal) };
+    jpeg_strict(&clean, image)?;
+    image.repaired = true;
+    Ok(())
+}
+
+fn jpeg_strict(bytes: &[u8], image: &mut Image) -> Result<()> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(MAX_SIDE)
+        .set_max_height(MAX_SIDE)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(Cursor::new(bytes), options);
+    decoder.decode_headers().map_err(DecodeError::Jpeg)?;
+    let (info, space) = decoder.info().zip(decoder.input_colorspace()).expect("headers were read");
+    let channels = match space {
+        ColorSpace::Luma => 1,
+        ColorSpace::RGB | ColorSpace::YCbCr | ColorSpace::CMYK | ColorSpace::YCCK => 3,
+        _ => return Err(DecodeError::Channels(space.num_components())),
+    };
+    let (width, height) = (usize::from(info.width), usize::from(info.height));
+    // A block of 8 x 8 pixels takes at least one bit.
+    check_size(width, height, bytes.len(), 512)?;
+    if channels == 1 {
+        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+    }
+    image.reshape(height, width, channels);
+    decoder.decode_into(&mut image.pixels).map_err(DecodeError::Jpeg)
+}
+
+/// The file with only whole segments before its scan, or `None` if there is no scan.
+fn without_junk(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut clean = bytes.get(..2)?.to_vec();
+    let mut at = 2;
+    loop {
+        let marker = |i: usize| bytes[i] == 0xFF && (0xC0..=0xFE).contains(&bytes[i + 1]);
+        at = (at..bytes.len().checked_sub(3)?).find(|&i| marker(i))?;
+        if bytes[at + 1] == 0xDA {
+            clean.extend_from_slice(&bytes[at..]);
+            return Some(clean);
+        }
+        let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+        clean.extend_from_slice(bytes.get(at..at + 2 + length)?);
+        at += 2 + length;
+    }
+}
+
+fn png(bytes: &[u8], image: &mut Image) -> Result<()> {
+    let limits = png::Limits { bytes: 4 * MAX_PIXELS };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(DecodeError::Png)?;
+    let (width, height) = (header.width as usize, header.height as usize);
+    // Deflate expands at most 1032-fold, and a byte holds at most 8 pixels.
+    check_size(width, height, bytes.len(), 8 * 1032)?;
+    let mut reader = decoder.read_info().map_err(DecodeError::Png)?;
+    let channels = reader.output_color_type().0.samples();
+    image.reshape(height, width, channels);
+    reader.next_frame(&mut image.pixels).map_err(DecodeError::Png)?;
+    // Reads on to the end, so that a file cut off after its last row is noticed too.
+    reader.finish().map_err(DecodeError::Png)?;
+    if channels == 2 || channels == 4 {
+        drop_alpha(image, channels);
+    }
+    Ok(())
+}
+
+/// Keeps the first `channels - 1` samples of each pixel.
+fn drop_alpha(image: &mut Image, channels: usize) {
+    let kept = channels - 1;
+    for i in 0..image.height * image.width {
+        image.pixels.copy_within(i * channels..i * channels + kept, i * kept);
+    }
+    image.reshape(image.height, image.width, kept);
+}
+
+/// Refuses what would need more memory than a picture, or than a file of `bytes` bytes, can need.
+fn check_size(width: usize, height: usize, bytes: usize, pixels_per_byte: usize) -> Result<()> {
+    let pixels = width.saturating_mul(height);
+    if pixels == 0 || pixels > MAX_PIXELS {
+        return Err(DecodeError::TooLarge { width, height, limit: MAX_PIXELS });
+    }
+    if pixels > bytes.saturating_mul(pixels_per_byte) {
+        return Err(DecodeError::Bomb { width, height, bytes });
+    }
+    Ok(())
+}
