@@ -21,15 +21,34 @@ const MR: usize = 2;
 /// Terms summed before they are added into `c`.
 const KC: usize = 256;
 
-/// The left matrix: element `(row, k)` lies at `row * row_stride + k * k_stride`.
+/// The left matrix: element `(row, k)` lies at `row * row_stride` plus the place of `k`.
 #[derive(Clone, Copy)]
 pub struct Left<'a> {
     /// The elements.
     pub data: &'a [f32],
     /// Distance between rows.
     pub row_stride: usize,
-    /// Distance between terms of a sum.
-    pub k_stride: usize,
+    /// Where the terms of a sum lie.
+    pub terms: Terms<'a>,
+}
+
+/// Places of the terms of a sum.
+#[derive(Clone, Copy)]
+pub enum Terms<'a> {
+    /// Term `k` lies at `k` times this.
+    Stride(usize),
+    /// Term `k` lies at element `k` of this, as in the window of a convolution.
+    At(&'a [usize]),
+}
+
+impl Terms<'_> {
+    /// The last place of the first `k` terms.
+    fn end(&self, k: usize) -> usize {
+        match self {
+            Terms::Stride(stride) => (k - 1) * stride,
+            Terms::At(places) => places[..k].iter().copied().max().unwrap_or(0),
+        }
+    }
 }
 
 /// The right matrix `[k, n]`.
@@ -53,16 +72,11 @@ pub fn packed_len(k: usize, n: usize) -> usize {
 
 /// Packs a matrix whose element `(k, n)` lies at `k * k_stride + n * n_stride` into tiles
 /// `[n / NR][k][NR]`, the last one padded with zeros.
-///
-/// # Errors
-/// [`crate::Error::OutOfMemory`].
-pub fn pack(cpu: &Cpu, data: &[f32], [n, k]: [usize; 2], k_stride: usize, n_stride: usize) -> Result<Tensor> {
-    let mut out = Tensor::stale(cpu, [packed_len(k, n)], DType::F32)?;
-    cpu.pool().parallel_chunks(out.f32_mut()?, k * NR, |tile, out| {
+pub fn pack(cpu: &Cpu, data: &[f32], [n, k]: [usize; 2], k_stride: usize, n_stride: usize, out: &mut [f32]) {
+    cpu.pool().parallel_chunks(&mut out[..packed_len(k, n)], k * NR, |tile, out| {
         let from = tile * NR;
         pack_tile(&data[from * n_stride..], NR.min(n - from), k_stride, n_stride, out);
     });
-    Ok(out)
 }
 
 fn pack_tile(data: &[f32], width: usize, k_stride: usize, n_stride: usize, out: &mut [f32]) {
@@ -190,7 +204,7 @@ impl Grid {
 }
 
 fn check([m, n, k]: [usize; 3], a: Left<'_>, b: Right<'_>, len: usize, stride: usize) {
-    assert!(k > 0 && (m - 1) * a.row_stride + (k - 1) * a.k_stride < a.data.len(), "left matrix");
+    assert!(k > 0 && (m - 1) * a.row_stride + a.terms.end(k) < a.data.len(), "left matrix");
     match b {
         Right::Packed(data) => assert!(packed_len(k, n) <= data.len(), "packed matrix"),
         Right::Rows { data, stride } => assert!((k - 1) * stride + n <= data.len(), "right matrix"),
@@ -244,22 +258,19 @@ impl Loop for Panel<'_, '_> {
                     let high = (rows.end - row).div_ceil(tiles - tile);
                     let tile = Tile {
                         terms: count,
-                        a: &a.data[row * a.row_stride + k0 * a.k_stride..],
+                        a: &a.data[row * a.row_stride..],
                         row_stride: a.row_stride,
-                        k_stride: a.k_stride,
                         b: strip,
                         b_stride: step,
                         c: Product { offset: c.offset + row * c.stride + j, add, ..c },
                         width,
                     };
-                    match high {
-                        1 => tile.run::<1, FMA>(),
-                        2 => tile.run::<2, FMA>(),
-                        3 if FMA => tile.run::<3, FMA>(),
-                        4 if FMA => tile.run::<4, FMA>(),
-                        5 if FMA => tile.run::<5, FMA>(),
-                        6 if FMA => tile.run::<6, FMA>(),
-                        _ => unreachable!("a tile has at most {most} rows"),
+                    match a.terms {
+                        Terms::Stride(stride) => tile.run_rows::<FMA>(high, |k| (k0 + k) * stride),
+                        Terms::At(places) => {
+                            let places = &places[k0..k0 + count];
+                            tile.run_rows::<FMA>(high, |k| places[k]);
+                        }
                     }
                     row += high;
                 }
@@ -272,7 +283,6 @@ struct Tile<'a, 'c> {
     terms: usize,
     a: &'a [f32],
     row_stride: usize,
-    k_stride: usize,
     b: &'a [f32],
     b_stride: usize,
     c: Product<'a, 'c>,
@@ -281,17 +291,30 @@ struct Tile<'a, 'c> {
 
 impl Tile<'_, '_> {
     #[inline(always)]
-    fn run<const ROWS: usize, const FMA: bool>(self) {
-        let Tile { terms, a, row_stride, k_stride, b, b_stride, c, width } = self;
+    fn run_rows<const FMA: bool>(self, rows: usize, place: impl Fn(usize) -> usize) {
+        match rows {
+            1 => self.run::<1, FMA>(place),
+            2 => self.run::<2, FMA>(place),
+            3 if FMA => self.run::<3, FMA>(place),
+            4 if FMA => self.run::<4, FMA>(place),
+            5 if FMA => self.run::<5, FMA>(place),
+            6 if FMA => self.run::<6, FMA>(place),
+            _ => unreachable!("a tile has at most {MR_FMA} rows"),
+        }
+    }
+
+    #[inline(always)]
+    fn run<const ROWS: usize, const FMA: bool>(self, place: impl Fn(usize) -> usize) {
+        let Tile { terms, a, row_stride, b, b_stride, c, width } = self;
         let mut sums = [[0f32; NR]; ROWS];
-        assert!((ROWS - 1) * row_stride + (terms - 1) * k_stride < a.len());
         assert!((terms - 1) * b_stride + NR <= b.len());
         for k in 0..terms {
             // SAFETY: the largest index was checked above.
             let b: &[f32; NR] = unsafe { &*b.as_ptr().add(k * b_stride).cast() };
+            let at = place(k);
             for row in 0..ROWS {
-                // SAFETY: the largest index was checked above.
-                let a = unsafe { *a.get_unchecked(row * row_stride + k * k_stride) };
+                // SAFETY: `check` saw the last row and the last place of all terms.
+                let a = unsafe { *a.get_unchecked(row * row_stride + at) };
                 for lane in 0..NR {
                     sums[row][lane] = fma::<FMA>(a, b[lane], sums[row][lane]);
                 }
@@ -330,18 +353,20 @@ mod tests {
             let want = |i: usize, j: usize| {
                 (0..k).map(|t| f64::from(a[i * k + t]) * f64::from(b[t * n + j])).sum::<f64>()
             };
-            let packed = pack(&cpu, &b, [n, k], n, 1).unwrap();
-            let packed = packed.f32().unwrap();
+            let mut packed = vec![f32::NAN; packed_len(k, n)];
+            pack(&cpu, &b, [n, k], n, 1, &mut packed);
             let mut transposed = vec![0.0; m * k];
             for (at, value) in a.iter().enumerate() {
                 transposed[at % k * m + at / k] = *value;
             }
+            let places: Vec<usize> = (0..k).map(|t| t * m).collect();
             let lefts = [
-                Left { data: &a, row_stride: k, k_stride: 1 },
-                Left { data: &transposed, row_stride: 1, k_stride: m },
+                Left { data: &a, row_stride: k, terms: Terms::Stride(1) },
+                Left { data: &transposed, row_stride: 1, terms: Terms::Stride(m) },
+                Left { data: &transposed, row_stride: 1, terms: Terms::At(&places) },
             ];
             for left in lefts {
-                for right in [Right::Packed(packed), Right::Rows { data: &b, stride: n }] {
+                for right in [Right::Packed(&packed), Right::Rows { data: &b, stride: n }] {
                     for add in [false, true] {
                         // The product has gaps between its rows, which must stay as they are.
                         let stride = n + 3;
@@ -366,7 +391,7 @@ mod tests {
         let [m, n, k] = [5, 18, 5000];
         let (a, b) = (values(m * k, 0), values(k * n, 1));
         let (left, right) =
-            (Left { data: &a, row_stride: 1, k_stride: m }, Right::Rows { data: &b, stride: n });
+            (Left { data: &a, row_stride: 1, terms: Terms::Stride(m) }, Right::Rows { data: &b, stride: n });
         let on = |threads: usize| {
             let mut c = vec![1.0; m * n];
             matmul_long(&Cpu::new(threads).unwrap(), [m, n, k], left, right, &mut c).unwrap();

@@ -2,7 +2,7 @@
 //! a filter `[o, i]`.
 
 use crate::cpu::Cpu;
-use crate::cpu::matmul::{Left, Right, add_rows, matmul, matmul_long, pack};
+use crate::cpu::matmul::{Left, Right, Terms, add_rows, matmul, matmul_long, pack, packed_len};
 use crate::error::Result;
 use crate::op::Kept;
 use crate::tensor::{DType, Shape, Tensor};
@@ -11,9 +11,10 @@ use crate::tensor::{DType, Shape, Tensor};
 pub(super) fn forward(cpu: &Cpu, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, to: Shape) -> Result<Tensor> {
     let (o, i) = (w.shape().dims()[0], w.shape().dims()[1]);
     let rows = x.shape().len() / i;
-    let filter = pack(cpu, w.f32()?, [o, i], 1, i)?;
+    let mut filter = Tensor::stale(cpu, [packed_len(i, o)], DType::F32)?;
+    pack(cpu, w.f32()?, [o, i], 1, i, filter.f32_mut()?);
     let mut y = Tensor::stale(cpu, to, DType::F32)?;
-    let left = Left { data: x.f32()?, row_stride: i, k_stride: 1 };
+    let left = Left { data: x.f32()?, row_stride: i, terms: Terms::Stride(1) };
     if let Some(bias) = bias {
         let bias = bias.f32()?;
         cpu.pool().parallel_chunks(y.f32_mut()?, ROWS * o, |_, y| {
@@ -30,12 +31,13 @@ pub(super) fn backward(cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option
     let (o, i) = (kept.shape(1).dims()[0], kept.shape(1).dims()[1]);
     let rows = kept.shape(0).len() / i;
     if let Some(dx) = &mut dx[0] {
-        let filter = pack(cpu, kept.x(1)?, [i, o], i, 1)?;
-        let left = Left { data: dy, row_stride: o, k_stride: 1 };
+        let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
+        pack(cpu, kept.x(1)?, [i, o], i, 1, filter.f32_mut()?);
+        let left = Left { data: dy, row_stride: o, terms: Terms::Stride(1) };
         matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
     }
     if let Some(dw) = &mut dx[1] {
-        let left = Left { data: dy, row_stride: 1, k_stride: o };
+        let left = Left { data: dy, row_stride: 1, terms: Terms::Stride(o) };
         matmul_long(cpu, [o, i, rows], left, Right::Rows { data: kept.x(0)?, stride: i }, dw)?;
     }
     if let Some(Some(db)) = dx.get_mut(2) {
