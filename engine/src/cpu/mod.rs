@@ -1,7 +1,9 @@
 //! The CPU: threads, memory and kernels.
 
 mod arena;
+pub(crate) mod matmul;
 mod pool;
+pub(crate) mod simd;
 
 use std::sync::Arc;
 

@@ -124,6 +124,30 @@ impl Pool {
             body(i, chunk);
         });
     }
+
+    /// [`Pool::parallel_chunks`] where every thread has an equal part of `scratch` to itself, with
+    /// unspecified contents.
+    pub fn parallel_chunks_with<T: Send>(
+        &self,
+        data: &mut [T],
+        len: usize,
+        scratch: &mut [f32],
+        body: impl Fn(usize, &mut [T], &mut [f32]) + Sync,
+    ) {
+        let (total, len) = (data.len(), len.max(1));
+        let share = scratch.len() / self.threads();
+        let (parts, scratch) = (Disjoint::new(data), Disjoint::new(scratch));
+        self.parallel_for(total.div_ceil(len), |i, lane| {
+            // SAFETY: chunk `i` belongs to task `i`, and share `lane` to the running thread.
+            let (chunk, own) = unsafe {
+                (
+                    parts.slice(i * len..total.min((i + 1) * len)),
+                    scratch.slice(lane * share..(lane + 1) * share),
+                )
+            };
+            body(i, chunk, own);
+        });
+    }
 }
 
 impl Shared {

@@ -1,10 +1,11 @@
 //! The linear layer: `y[n, o] = sum_i x[n, i] w[o, i] (+ b[o])`.
 
+use super::dense;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, exactly, shape_error};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{Shape, Tensor};
 
 /// Inputs: `x [n, i]`, `w [o, i]`, and `b [o]` if `bias`. Output `[n, o]`.
 #[derive(Clone, Copy, Debug)]
@@ -48,59 +49,13 @@ impl Op for Linear {
     }
 
     fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], _record: bool) -> Result<Output> {
-        let (x, w) = (inputs[0].f32()?, inputs[1].f32()?);
-        let (i, o) = (inputs[1].shape().dims()[1], inputs[1].shape().dims()[0]);
-        let bias = if self.bias { Some(inputs[2].f32()?) } else { None };
-        let mut y = Tensor::stale(cpu, [inputs[0].shape().dims()[0], o], DType::F32)?;
-        cpu.pool().parallel_chunks(y.f32_mut()?, o, |n, y| {
-            let x = &x[n * i..(n + 1) * i];
-            for (at, (y, w)) in y.iter_mut().zip(w.chunks_exact(i)).enumerate() {
-                *y = dot(x, w) + bias.map_or(0.0, |b| b[at]);
-            }
-        });
-        Ok(y.into())
+        let to = [inputs[0].shape().dims()[0], inputs[1].shape().dims()[0]].into();
+        Ok(dense::forward(cpu, inputs[0], inputs[1], inputs.get(2).copied(), to)?.into())
     }
 
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
-        let (x, w, dy) = (kept.x(0)?, kept.x(1)?, dy.f32()?);
-        let (n, i, o) = (kept.shape(0).dims()[0], kept.shape(1).dims()[1], kept.shape(1).dims()[0]);
-        if let Some(dx) = &mut dx[0] {
-            cpu.pool().parallel_chunks(dx, i, |n, dx| {
-                for (dy, w) in dy[n * o..(n + 1) * o].iter().zip(w.chunks_exact(i)) {
-                    axpy(dx, *dy, w);
-                }
-            });
-        }
-        if let Some(dw) = &mut dx[1] {
-            cpu.pool().parallel_chunks(dw, i, |at, dw| {
-                for n in 0..n {
-                    axpy(dw, dy[n * o + at], &x[n * i..(n + 1) * i]);
-                }
-            });
-        }
-        if let Some(Some(db)) = dx.get_mut(2) {
-            for row in dy.chunks_exact(o) {
-                db.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-            }
-        }
-        Ok(())
+        dense::backward(cpu, kept, dy, dx)
     }
-}
-
-/// Eight running sums, so that the compiler may use vectors without changing the order.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (mut sums, blocks) = ([0f32; 8], a.len() / 8 * 8);
-    for (a, b) in a[..blocks].chunks_exact(8).zip(b[..blocks].chunks_exact(8)) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let tail: f32 = a[blocks..].iter().zip(&b[blocks..]).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + tail
-}
-
-fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
 }
 
 fn reference(x: &[Array]) -> Array {
@@ -126,6 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("bias", 5, 19, 7, true),
         case("no bias", 3, 40, 10, false),
+        case("several column blocks", 50, 70, 130, true),
         case("one of everything", 1, 1, 1, true),
     ]
 }

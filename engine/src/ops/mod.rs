@@ -1,18 +1,33 @@
 //! All ops, one file each: struct, contract, CPU forward and backward, and test cases.
 
 mod activation;
+mod conv2d;
+mod dense;
+mod depthwise_conv2d;
 mod linear;
+mod pointwise_conv2d;
 mod softmax_cross_entropy;
 
 pub use activation::{Act, Activation};
+pub use conv2d::Conv2d;
+pub use depthwise_conv2d::DepthwiseConv2d;
 pub use linear::Linear;
+pub use pointwise_conv2d::PointwiseConv2d;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 
 use crate::check::Case;
 
 /// The cases of every op.
 pub fn cases() -> Vec<Case> {
-    [activation::cases(), linear::cases(), softmax_cross_entropy::cases()].into_iter().flatten().collect()
+    let all = [
+        activation::cases,
+        conv2d::cases,
+        depthwise_conv2d::cases,
+        linear::cases,
+        pointwise_conv2d::cases,
+        softmax_cross_entropy::cases,
+    ];
+    all.into_iter().flat_map(|cases: fn() -> Vec<Case>| cases()).collect()
 }
 
 #[cfg(test)]

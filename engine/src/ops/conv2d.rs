@@ -1,0 +1,332 @@
+//! The dense 2-d convolution, in groups:
+//! `y[n, oy, ox, o] = sum_{ky, kx, i} x[n, oy*s + ky - p, ox*s + kx - p, i] w[o, ky, kx, i]`.
+//!
+//! No patches are gathered: a row of output pixels is a matrix product whose left operand is read
+//! from the (padded) input rows through a table of places, one for every element of the window.
+
+use crate::check::{Array, Case, Input};
+use crate::cpu::Cpu;
+use crate::cpu::matmul::{Left, Right, Terms, add_rows, pack, packed_len, panel};
+use crate::error::Result;
+use crate::op::{Keep, Kept, Op, Output, nhwc, shape_error};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Inputs: `x [n, h, w, c]` and `w [o, kh, kw, c / groups]`. Output `[n, oh, ow, o]` with
+/// `oh = (h + 2 padding - kh) / stride + 1`.
+///
+/// Output channel `j` belongs to group `j / (o / groups)` and sees that group's input channels only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Vertical and horizontal stride, in pixels.
+    pub stride: [usize; 2],
+    /// Zeros added above and below, and left and right.
+    pub padding: [usize; 2],
+    /// Number of groups; divides both channel counts.
+    pub groups: usize,
+}
+
+/// All sizes of one call; channels are those of one group.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n: usize,
+    h: usize,
+    w: usize,
+    /// All input channels, and those of a group.
+    c: usize,
+    cg: usize,
+    oh: usize,
+    ow: usize,
+    /// All output channels, and those of a group.
+    o: usize,
+    og: usize,
+    kh: usize,
+    kw: usize,
+}
+
+impl Sizes {
+    /// Weights of one output channel.
+    fn window(&self) -> usize {
+        self.kh * self.kw * self.cg
+    }
+}
+
+/// Parts of the sum behind a filter gradient at most.
+const PARTS: usize = 32;
+
+impl Conv2d {
+    fn sizes(&self, x: Shape, weight: Shape) -> Option<Sizes> {
+        let ([n, h, w, c], [o, kh, kw, cg]) = (x.nhwc()?, weight.nhwc()?);
+        let reach = |size: usize, k: usize, axis: usize| {
+            // A window that sees padding alone would be a mistake, and would have no bound.
+            let padding = Some(self.padding[axis]).filter(|&p| p < k)?;
+            Some((size + 2 * padding).checked_sub(k)?.checked_div(self.stride[axis])? + 1)
+        };
+        let (oh, ow) = (reach(h, kh, 0)?, reach(w, kw, 1)?);
+        let og = o.checked_div(self.groups)?;
+        let fits = cg.checked_mul(self.groups) == Some(c) && og * self.groups == o;
+        (fits && !x.is_empty() && !weight.is_empty()).then_some(Sizes {
+            n,
+            h,
+            w,
+            c,
+            cg,
+            oh,
+            ow,
+            o,
+            og,
+            kh,
+            kw,
+        })
+    }
+
+    /// Copies the `kh` input rows under output row `oy` of image `n` into `out`, zeros around them.
+    /// Returns the length of a padded row.
+    fn load_rows(&self, s: &Sizes, x: &[f32], n: usize, oy: usize, out: &mut [f32]) -> usize {
+        let len = self.padded(s);
+        let left = self.padding[1] * s.c;
+        // Columns on the far side that no window reaches are left out.
+        let inside = (s.w * s.c).min(len.saturating_sub(left));
+        for (ky, row) in out.chunks_exact_mut(len).take(s.kh).enumerate() {
+            match (oy * self.stride[0] + ky).checked_sub(self.padding[0]) {
+                Some(y) if y < s.h && inside > 0 => {
+                    let from = (n * s.h + y) * s.w * s.c;
+                    row[..left].fill(0.0);
+                    row[left..left + inside].copy_from_slice(&x[from..from + inside]);
+                    row[left + inside..].fill(0.0);
+                }
+                _ => row.fill(0.0),
+            }
+        }
+        len
+    }
+
+    /// Elements of an input row from the first window's start to the last window's end.
+    fn padded(&self, s: &Sizes) -> usize {
+        ((s.ow - 1) * self.stride[1] + s.kw) * s.c
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn shape(&self, inputs: &[Shape]) -> Result<Shape> {
+        let [x, w] = crate::op::arity(self.name(), inputs)?;
+        nhwc(self.name(), inputs, 0)?;
+        match self.sizes(x, w) {
+            Some(s) => Ok([s.n, s.oh, s.ow, s.o].into()),
+            None => Err(shape_error(
+                self.name(),
+                inputs,
+                format!(
+                    "with {self:?}, w must be [o, kh, kw, c / groups], groups must divide o, padding be less than the window, and the window fit the padded plane"
+                ),
+            )),
+        }
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::INPUTS
+    }
+
+    fn macs(&self, inputs: &[Shape]) -> u64 {
+        self.sizes(inputs[0], inputs[1]).map_or(0, |s| (s.n * s.oh * s.ow * s.o * s.window()) as u64)
+    }
+
+    fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let s = self.sizes(inputs[0].shape(), inputs[1].shape()).expect("shape() accepted these");
+        let (x, w) = (inputs[0].f32()?, inputs[1].f32()?);
+        let filters = filters(cpu, &s, w, self.groups)?;
+        let filters = filters.f32()?;
+        let row = self.padded(&s);
+        let places: Vec<usize> =
+            (0..s.window()).map(|k| k / (s.kw * s.cg) * row + k / s.cg % s.kw * s.c + k % s.cg).collect();
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), s.kh * row], DType::F32)?;
+        let mut y = Tensor::stale(cpu, [s.n, s.oh, s.ow, s.o], DType::F32)?;
+        cpu.pool().parallel_chunks_with(y.f32_mut()?, s.ow * s.o, scratch.f32_mut()?, |at, y, rows| {
+            self.load_rows(&s, x, at / s.oh, at % s.oh, rows);
+            for (g, filter) in filters.chunks_exact(packed_len(s.window(), s.og)).enumerate() {
+                let left = Left {
+                    data: &rows[g * s.cg..],
+                    row_stride: self.stride[1] * s.c,
+                    terms: Terms::At(&places),
+                };
+                let dims = [s.ow, s.og, s.window()];
+                panel(dims, left, Right::Packed(filter), &mut y[g * s.og..], s.o, false);
+            }
+        });
+        Ok(y.into())
+    }
+
+    fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
+        let s = self.sizes(kept.shape(0), kept.shape(1)).expect("shape() accepted these");
+        let (x, w, dy) = (kept.x(0)?, kept.x(1)?, dy.f32()?);
+        if let Some(dx) = &mut dx[0] {
+            cpu.pool().parallel_chunks(dx, s.w * s.c, |at, dx| {
+                self.input_row_gradient(&s, w, dy, at / s.h, at % s.h, dx);
+            });
+        }
+        if let Some(dw) = &mut dx[1] {
+            self.filter_gradient(cpu, &s, x, dy, dw)?;
+        }
+        Ok(())
+    }
+}
+
+impl Conv2d {
+    /// Row `y` of `dx` of image `n`: for each tap one product, added where the tap reads.
+    fn input_row_gradient(&self, s: &Sizes, w: &[f32], dy: &[f32], n: usize, y: usize, dx: &mut [f32]) {
+        let [sy, sx] = self.stride;
+        for ky in 0..s.kh {
+            let Some(top) = (y + self.padding[0]).checked_sub(ky) else { continue };
+            if top % sy != 0 || top / sy >= s.oh {
+                continue;
+            }
+            let dy = &dy[(n * s.oh + top / sy) * s.ow * s.o..][..s.ow * s.o];
+            for kx in 0..s.kw {
+                // The outputs whose tap `kx` lies on a pixel: 0 <= ox * sx + kx - p < w.
+                let first = self.padding[1].saturating_sub(kx).div_ceil(sx);
+                let end = (s.w + self.padding[1]).saturating_sub(kx).div_ceil(sx).min(s.ow);
+                if first >= end {
+                    continue;
+                }
+                let column = first * sx + kx - self.padding[1];
+                for g in 0..self.groups {
+                    let left = Left {
+                        data: &dy[first * s.o + g * s.og..],
+                        row_stride: s.o,
+                        terms: Terms::Stride(1),
+                    };
+                    let right = Right::Rows {
+                        data: &w[g * s.og * s.window() + (ky * s.kw + kx) * s.cg..],
+                        stride: s.window(),
+                    };
+                    let dims = [end - first, s.cg, s.og];
+                    panel(dims, left, right, &mut dx[column * s.c + g * s.cg..], sx * s.c, true);
+                }
+            }
+        }
+    }
+
+    fn filter_gradient(&self, cpu: &Cpu, s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
+        let lines = s.n * s.oh;
+        let parts = lines.div_ceil(8).min(PARTS);
+        let mut partial = Tensor::stale(cpu, [parts, dw.len()], DType::F32)?;
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), s.kh * self.padded(s)], DType::F32)?;
+        // In one group the taps of a window row lie side by side.
+        let (taps, width) = if self.groups == 1 { (1, s.kw * s.cg) } else { (s.kw, s.cg) };
+        let len = dw.len();
+        cpu.pool().parallel_chunks_with(partial.f32_mut()?, len, scratch.f32_mut()?, |part, dw, rows| {
+            dw.fill(0.0);
+            for line in lines * part / parts..lines * (part + 1) / parts {
+                let row = self.load_rows(s, x, line / s.oh, line % s.oh, rows);
+                let dy = &dy[line * s.ow * s.o..][..s.ow * s.o];
+                for at in 0..self.groups * s.kh * taps {
+                    let (g, ky, kx) = (at / (s.kh * taps), at / taps % s.kh, at % taps);
+                    let left = Left { data: &dy[g * s.og..], row_stride: 1, terms: Terms::Stride(s.o) };
+                    let right = Right::Rows {
+                        data: &rows[ky * row + kx * s.c + g * s.cg..],
+                        stride: self.stride[1] * s.c,
+                    };
+                    let to = g * s.og * s.window() + (ky * s.kw + kx) * s.cg;
+                    panel([s.og, width, s.ow], left, right, &mut dw[to..], s.window(), true);
+                }
+            }
+        });
+        add_rows(cpu, partial.f32()?, dw);
+        Ok(())
+    }
+}
+
+/// The filters of every group, packed one after another.
+fn filters(cpu: &Cpu, s: &Sizes, w: &[f32], groups: usize) -> Result<Tensor> {
+    let len = packed_len(s.window(), s.og);
+    let mut all = Tensor::stale(cpu, [groups, len], DType::F32)?;
+    for (g, out) in all.f32_mut()?.chunks_exact_mut(len).enumerate() {
+        pack(cpu, &w[g * s.og * s.window()..], [s.og, s.window()], 1, s.window(), out);
+    }
+    Ok(all)
+}
+
+fn reference(op: Conv2d, x: &[Array]) -> Array {
+    let [n, h, w, c] = x[0].shape.nhwc().expect("four axes");
+    let [o, kh, kw, cg] = x[1].shape.nhwc().expect("four axes");
+    let shape = op.shape(&[x[0].shape, x[1].shape]).expect("the case fits");
+    let [_, oh, ow, _] = shape.nhwc().expect("four axes");
+    assert_eq!(c, cg * op.groups);
+    let mut y = Array::zeros(shape);
+    for b in 0..n {
+        for oy in 0..oh {
+            for ox in 0..ow {
+                for j in 0..o {
+                    let first = j / (o / op.groups) * cg;
+                    let mut sum = 0.0;
+                    for ky in 0..kh {
+                        for kx in 0..kw {
+                            let (iy, ix) = (oy * op.stride[0] + ky, ox * op.stride[1] + kx);
+                            if (op.padding[0]..h + op.padding[0]).contains(&iy)
+                                && (op.padding[1]..w + op.padding[1]).contains(&ix)
+                            {
+                                for i in 0..cg {
+                                    sum += x[0].at([b, iy - op.padding[0], ix - op.padding[1], first + i])
+                                        * x[1].at([j, ky, kx, i]);
+                                }
+                            }
+                        }
+                    }
+                    *y.at_mut([b, oy, ox, j]) = sum;
+                }
+            }
+        }
+    }
+    y
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name, x: [usize; 4], [o, kh, kw]: [usize; 3], stride, padding, groups| {
+        let op = Conv2d { stride, padding, groups };
+        let inputs = vec![Input::normal(x), Input::normal([o, kh, kw, x[3] / groups])];
+        Case::new(name, op, inputs, move |x: &[Array]| reference(op, x))
+    };
+    vec![
+        case("stem", [2, 9, 11, 3], [16, 3, 3], [2, 2], [1, 1], 1),
+        case("odd channels", [1, 7, 6, 5], [19, 3, 3], [1, 1], [1, 1], 1),
+        case("1 x 7", [2, 4, 9, 4], [6, 1, 7], [1, 1], [0, 3], 1),
+        case("7 x 1, strides 2 and 1", [1, 9, 4, 4], [6, 7, 1], [2, 1], [3, 0], 1),
+        case("groups", [1, 6, 6, 12], [8, 3, 3], [1, 1], [1, 1], 4),
+        case("as many groups as channels, stride 2", [2, 5, 5, 6], [6, 3, 3], [2, 2], [1, 1], 6),
+        case("no padding", [1, 5, 6, 3], [4, 2, 3], [1, 1], [0, 0], 1),
+        case("stride beyond the window", [1, 8, 8, 2], [3, 1, 1], [3, 3], [0, 0], 1),
+        case("padding beyond the plane", [1, 2, 2, 2], [3, 5, 5], [1, 1], [4, 3], 1),
+        case("one pixel, one channel", [1, 1, 1, 1], [1, 1, 1], [1, 1], [0, 0], 1),
+        // More than one block of the sum, several parts of the filter gradient.
+        case("wide window, many rows", [3, 20, 5, 40], [7, 3, 3], [1, 1], [1, 1], 1),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn shape_errors_name_op_and_shapes() {
+        let op = Conv2d { stride: [1, 1], padding: [0, 0], groups: 1 };
+        let error = op.shape(&[[2, 3, 3, 4].into(), [8, 5, 5, 4].into()]).unwrap_err();
+        assert!(matches!(error, Error::Shape { op: "conv2d", .. }));
+        assert!(
+            error.to_string().contains("[2, 3, 3, 4]") && error.to_string().contains("[8, 5, 5, 4]"),
+            "{error}"
+        );
+        assert!(op.shape(&[[2, 3, 3, 4].into(), [8, 3, 3, 2].into()]).is_err());
+        for bad in [
+            Conv2d { stride: [0, 1], ..op },
+            Conv2d { groups: 0, ..op },
+            Conv2d { groups: 3, ..op },
+            Conv2d { padding: [usize::MAX, 0], ..op },
+        ] {
+            assert!(bad.shape(&[[2, 3, 3, 4].into(), [8, 3, 3, 4].into()]).is_err(), "{bad:?}");
+        }
+    }
+}

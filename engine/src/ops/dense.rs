@@ -1,0 +1,63 @@
+//! What [`Linear`](super::Linear) and [`PointwiseConv2d`](super::PointwiseConv2d) share: rows times
+//! a filter `[o, i]`.
+
+use crate::cpu::Cpu;
+use crate::cpu::matmul::{Left, Right, Terms, add_rows, matmul, matmul_long, pack, packed_len};
+use crate::error::Result;
+use crate::op::Kept;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `y[.., o] = sum_i x[.., i] w[o, i] (+ b[o])`.
+pub(super) fn forward(cpu: &Cpu, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, to: Shape) -> Result<Tensor> {
+    let (o, i) = (w.shape().dims()[0], w.shape().dims()[1]);
+    let rows = x.shape().len() / i;
+    let mut filter = Tensor::stale(cpu, [packed_len(i, o)], DType::F32)?;
+    pack(cpu, w.f32()?, [o, i], 1, i, filter.f32_mut()?);
+    let mut y = Tensor::stale(cpu, to, DType::F32)?;
+    let left = Left { data: x.f32()?, row_stride: i, terms: Terms::Stride(1) };
+    if let Some(bias) = bias {
+        let bias = bias.f32()?;
+        cpu.pool().parallel_chunks(y.f32_mut()?, ROWS * o, |_, y| {
+            y.chunks_exact_mut(o).for_each(|row| row.copy_from_slice(bias));
+        });
+    }
+    matmul(cpu, [rows, o, i], left, Right::Packed(filter.f32()?), y.f32_mut()?, o, bias.is_some());
+    Ok(y)
+}
+
+/// Adds the gradients of `x`, `w` and the bias, which are inputs 0, 1 and 2.
+pub(super) fn backward(cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
+    let dy = dy.f32()?;
+    let (o, i) = (kept.shape(1).dims()[0], kept.shape(1).dims()[1]);
+    let rows = kept.shape(0).len() / i;
+    if let Some(dx) = &mut dx[0] {
+        let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
+        pack(cpu, kept.x(1)?, [i, o], i, 1, filter.f32_mut()?);
+        let left = Left { data: dy, row_stride: o, terms: Terms::Stride(1) };
+        matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
+    }
+    if let Some(dw) = &mut dx[1] {
+        let left = Left { data: dy, row_stride: 1, terms: Terms::Stride(o) };
+        matmul_long(cpu, [o, i, rows], left, Right::Rows { data: kept.x(0)?, stride: i }, dw)?;
+    }
+    if let Some(Some(db)) = dx.get_mut(2) {
+        bias_gradient(cpu, dy, db)?;
+    }
+    Ok(())
+}
+
+/// Rows summed by one task of [`bias_gradient`].
+const ROWS: usize = 256;
+
+/// `db[c] += sum over rows of dy[.., c]`.
+pub(super) fn bias_gradient(cpu: &Cpu, dy: &[f32], db: &mut [f32]) -> Result<()> {
+    let c = db.len();
+    let mut partial = Tensor::zeros(cpu, [dy.len().div_ceil(ROWS * c), c])?;
+    cpu.pool().parallel_chunks(partial.f32_mut()?, c, |at, sums| {
+        for row in dy[at * ROWS * c..].chunks_exact(c).take(ROWS) {
+            sums.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
+        }
+    });
+    add_rows(cpu, partial.f32()?, db);
+    Ok(())
+}
