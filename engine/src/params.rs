@@ -99,7 +99,7 @@ enum Touch {
 }
 
 /// Collects parameters before the store is made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Layout {
     table: Vec<Param>,
     names: HashMap<String, ParamId>,

@@ -1,5 +1,37 @@
-//! Supernet spaces, training and search.
+//! Supernet spaces, training and search: from images to a searched, retrained network.
+//!
+//! | room | what lies there |
+//! | --- | --- |
+//! | [`space`], [`arch`], [`blocks`], [`cost`] | what can be built and what it costs |
+//! | [`model`] | a space with its parameters; forward |
+//! | [`data`] | images on disk to batches |
+//! | [`train`], [`sample`] | the training loop; which path each step takes |
+//! | [`calibrate`], [`evaluate`], [`search`] | scores of paths; which path is best |
+//! | [`run`], [`recipe`], [`outcome`] | a whole run: one recipe, one directory |
+//! | [`event`], [`journal`] | what a run says about itself |
+//! | [`checkpoint`], [`files`] | what survives a crash |
 
+pub mod arch;
+pub mod blocks;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod cost;
 pub mod data;
+pub mod error;
+pub mod evaluate;
 pub mod event;
+pub mod files;
+pub mod journal;
+pub mod model;
 pub mod outcome;
+pub mod recipe;
+pub mod run;
+pub mod sample;
+pub mod search;
+pub mod space;
+pub mod suggest;
+pub mod train;
+
+pub use arch::Arch;
+pub use error::{Error, Result};
+pub use space::Space;

@@ -286,6 +286,23 @@ pub enum Normalise {
 }
 
 impl DataConfig {
+    /// Makes every path absolute, so that the configuration holds from any folder.
+    ///
+    /// # Errors
+    /// The working directory cannot be told.
+    pub fn make_absolute(&mut self, base: &Path) -> Result<()> {
+        for source in [Some(&mut self.train), Some(&mut self.test), self.val.as_mut()].into_iter().flatten() {
+            let paths = match source {
+                Source::Idx { images, labels, .. } => vec![images, labels],
+                Source::Folder { path } | Source::Tar { path, .. } => vec![path],
+            };
+            for path in paths {
+                *path = std::path::absolute(base.join(&*path)).map_err(super::io_error("resolve", path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks what [`Self::open`] relies on, without touching a file.
     ///
     /// # Errors

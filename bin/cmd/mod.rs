@@ -1,0 +1,8 @@
+//! One file per family of commands.
+
+pub mod bench;
+pub mod data;
+pub mod devices;
+pub mod predict;
+pub mod run;
+pub mod space;

@@ -1,0 +1,108 @@
+//! Search spaces and counting.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use nas::cost::Counter;
+
+/// List, show and count search spaces.
+#[derive(Args)]
+pub struct Space {
+    #[command(subcommand)]
+    command: SpaceCommand,
+}
+
+#[derive(Subcommand)]
+enum SpaceCommand {
+    /// List the built-in spaces
+    List,
+    /// Show the slots and candidates of a space
+    Show {
+        /// Name of a space, or the path of its TOML file
+        space: String,
+    },
+    /// Count the networks of a space and the range of their costs
+    Count {
+        /// Name of a space, or the path of its TOML file
+        space: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Count parameters and multiply-adds of one architecture.
+#[derive(Args)]
+pub struct Count {
+    /// Name of a space, or the path of its TOML file
+    #[arg(long)]
+    space: String,
+    /// The architecture in the space's text form, for example 02012100 in nas-bench-macro
+    #[arg(long, allow_hyphen_values = true)]
+    arch: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Space {
+    /// Runs it.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            SpaceCommand::List => {
+                for (name, about) in nas::space::list() {
+                    println!("{name:<20} {about}");
+                }
+            }
+            SpaceCommand::Show { space } => println!("{}", nas::Space::load(&space)?.table()),
+            SpaceCommand::Count { space, json } => {
+                let space = nas::Space::load(&space)?;
+                let (least, most) = (space.smallest_cost(), space.largest_cost());
+                if json {
+                    let value = serde_json::json!({
+                        "space": space.name(),
+                        "slots": space.slots().len(),
+                        "networks": space.size().to_string(),
+                        "min_macs": least.macs, "max_macs": most.macs,
+                        "min_params": least.params, "max_params": most.params,
+                    });
+                    println!("{value:#}");
+                } else {
+                    println!("space     {}", space.name());
+                    println!("slots     {}", space.slots().len());
+                    println!("networks  {}", space.size());
+                    println!("macs      {} to {}", least.macs, most.macs);
+                    println!("params    {} to {}", least.params, most.params);
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Count {
+    /// Runs it.
+    pub fn run(self) -> Result<ExitCode> {
+        let space = nas::Space::load(&self.space)?;
+        let arch = space.parse(&self.arch)?;
+        let cost = space.cost(&arch);
+        if self.json {
+            let compat: serde_json::Map<String, serde_json::Value> = Counter::ALL
+                .iter()
+                .map(|c| {
+                    let cost = c.count(&space, &arch);
+                    (c.name().to_owned(), serde_json::json!({ "params": cost.params, "macs": cost.macs }))
+                })
+                .collect();
+            let value = serde_json::json!({
+                "space": space.name(), "arch": space.text(&arch),
+                "params": cost.params, "macs": cost.macs, "compat": compat,
+            });
+            println!("{value:#}");
+        } else {
+            println!("params {}\nmacs   {}", cost.params, cost.macs);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

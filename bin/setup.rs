@@ -1,0 +1,78 @@
+//! What commands share: devices, signals, and which errors are the user's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use engine::Cpu;
+
+/// Where and how wide to compute.
+#[derive(Args, Clone)]
+pub struct DeviceArgs {
+    /// Device: `cpu`
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads; results do not depend on them [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// The device.
+    pub fn open(&self) -> Result<Cpu> {
+        if self.device != "cpu" {
+            return Err(usage(format!("no device is called {:?}; known: cpu", self.device)));
+        }
+        let threads = match self.threads {
+            Some(n) => n,
+            None => std::thread::available_parallelism().context("counting cores; give --threads")?.get(),
+        };
+        Ok(Cpu::new(threads)?)
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A flag that Ctrl-C and SIGTERM set; a second signal ends the program at once.
+pub fn stop_flag() -> Result<&'static AtomicBool> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+    })
+    .context("installing the signal handler")?;
+    Ok(&STOP)
+}
+
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// An error in how the program was called: exit code 2.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    Usage(message.into()).into()
+}
+
+/// Whether the user can mend the call or the recipe: exit code 2 instead of 1.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Usage>().is_some()
+        || error.downcast_ref::<nas::Error>().is_some_and(nas::Error::is_usage)
+}
+
+/// Parses `--set key=value` early, so that a slip is found before work begins.
+pub fn check_overrides(overrides: &[String]) -> Result<()> {
+    for item in overrides {
+        if !item.contains('=') {
+            bail!(usage(format!("--set {item:?} must be key=value, for example --set supernet.train.epochs=3")));
+        }
+    }
+    Ok(())
+}

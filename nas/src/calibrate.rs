@@ -1,0 +1,59 @@
+//! Batch-norm statistics of a path: the mean over equal batches of the batch mean and of the
+//! *unbiased* batch variance (PyTorch's `momentum=None`), from zero and kept apart from the supernet.
+
+use engine::{Cpu, Moments, Tensor};
+
+use crate::error::Result;
+use crate::model::{Model, NormId, Statistics};
+
+/// Gathers the moments of batch after batch.
+pub struct Calibration {
+    /// Per norm: batches, sum of means, sum of unbiased variances.
+    sums: Vec<Option<(usize, Vec<f64>, Vec<f64>)>>,
+}
+
+impl Calibration {
+    /// Nothing gathered yet.
+    pub fn new(model: &Model) -> Self {
+        Self { sums: vec![None; model.norms().len()] }
+    }
+
+    /// Adds the moments of one batch; all batches must have the same number of images.
+    ///
+    /// # Errors
+    /// What the engine returns.
+    pub fn add(&mut self, moments: &[(NormId, Moments)]) -> Result<()> {
+        for (id, moments) in moments {
+            let (mean, var) = (moments.mean.f32()?, moments.var.f32()?);
+            let unbias = unbias(moments.count);
+            let (batches, means, vars) = self.sums[id.index()]
+                .get_or_insert_with(|| (0, vec![0.0; mean.len()], vec![0.0; mean.len()]));
+            *batches += 1;
+            means.iter_mut().zip(mean).for_each(|(sum, &v)| *sum += f64::from(v));
+            vars.iter_mut().zip(var).for_each(|(sum, &v)| *sum += f64::from(v) * unbias);
+        }
+        Ok(())
+    }
+
+    /// Writes the averages of what was gathered into `statistics`.
+    ///
+    /// # Errors
+    /// What the engine returns.
+    pub fn finish(self, cpu: &Cpu, statistics: &mut Statistics) -> Result<()> {
+        for (index, sums) in self.sums.into_iter().enumerate() {
+            if let Some((batches, means, vars)) = sums {
+                let average = |sums: Vec<f64>| -> Result<Tensor> {
+                    let values: Vec<f32> = sums.iter().map(|s| (s / batches as f64) as f32).collect();
+                    Ok(Tensor::from_slice(cpu, [values.len()], &values)?)
+                };
+                statistics.set(NormId::new(index), average(means)?, average(vars)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The factor from the biased to the unbiased variance of `count` values.
+pub(crate) fn unbias(count: usize) -> f64 {
+    if count > 1 { count as f64 / (count - 1) as f64 } else { 1.0 }
+}

@@ -1,0 +1,249 @@
+//! Scores of paths: batch norms calibrated for each path, then held-out images classified.
+//!
+//! Statistics and activations of a segment depend on the choices up to it alone. So candidates with
+//! a common prefix share its calibration and its activations exactly: a population is walked as a
+//! trie, and a score is the same, to the bit, whatever else is scored beside it and in whatever order.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine::{Cpu, ParamStore, Tape, Tensor, Var};
+
+use crate::arch::Arch;
+use crate::calibrate::Calibration;
+use crate::error::{Error, Result};
+use crate::model::{Context, Model, Norms, Statistics};
+use crate::search::Score;
+
+/// Images as they enter a network, with their labels if they are scored.
+#[derive(Debug)]
+pub struct Images {
+    /// Batches `[n, h, w, c]`.
+    pub batches: Vec<Tensor>,
+    /// Labels of each batch; empty for calibration.
+    pub labels: Vec<Vec<i32>>,
+}
+
+/// Scores paths of one trained model.
+pub struct Evaluator<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its weights.
+    pub store: &'a ParamStore,
+    /// Training images in equal batches, for statistics.
+    pub calibration: &'a Images,
+    /// Held-out images.
+    pub scored: &'a Images,
+    /// Bytes of activations that may be held for sharing.
+    pub memory: usize,
+    /// Set by a signal: stop between candidates.
+    pub stop: &'a AtomicBool,
+}
+
+/// Where a group of candidates stands: everything up to `depth` segments is done.
+#[derive(Clone)]
+struct Front {
+    depth: usize,
+    statistics: Statistics,
+    calibration: Vec<Tensor>,
+    scored: Vec<Tensor>,
+}
+
+impl Front {
+    fn bytes(&self) -> usize {
+        self.calibration.iter().chain(&self.scored).map(|t| t.shape().len() * 4).sum()
+    }
+}
+
+impl Evaluator<'_> {
+    /// The score of every candidate; `done` hears of each as soon as it is known.
+    ///
+    /// # Errors
+    /// What the engine returns; [`Error::Interrupted`] after a signal.
+    pub fn scores(&self, archs: &[Arch], mut done: impl FnMut(usize, Score) -> Result<()>) -> Result<Vec<Score>> {
+        let mut scores: Vec<Option<Score>> = vec![None; archs.len()];
+        let front = Front {
+            depth: 0,
+            statistics: self.model.no_statistics(),
+            calibration: self.calibration.batches.clone(),
+            scored: self.scored.batches.clone(),
+        };
+        let all: Vec<usize> = (0..archs.len()).collect();
+        // The images themselves are held anyway and count for nothing.
+        self.walk(archs, &all, front, self.memory, &mut |i, score| {
+            scores[i] = Some(score);
+            done(i, score)
+        })?;
+        Ok(scores.into_iter().map(|s| s.expect("the walk reaches every candidate")).collect())
+    }
+
+    /// `budget`: bytes that activations below this front may take.
+    fn walk(
+        &self,
+        archs: &[Arch],
+        group: &[usize],
+        front: Front,
+        budget: usize,
+        done: &mut dyn FnMut(usize, Score) -> Result<()>,
+    ) -> Result<()> {
+        let first = &archs[group[0]];
+        // Segments that the whole group has in common, from the front on.
+        let common = (front.depth..self.model.depth())
+            .take_while(|&at| group.iter().all(|&i| self.model.same_choice(at, first, &archs[i])))
+            .count();
+        if group.len() == 1 || front.depth + common == self.model.depth() {
+            return self.finish(archs, group, &front, done);
+        }
+        let front = if common == 0 {
+            front
+        } else {
+            let next = self.advance(&front, first, front.depth + common)?;
+            if next.bytes() > budget {
+                // Too large to hold: every candidate walks on from the front alone.
+                drop(next);
+                return group.iter().try_for_each(|&i| self.finish(archs, &[i], &front, done));
+            }
+            next
+        };
+        let budget = if common == 0 { budget } else { budget - front.bytes() };
+        let mut rest: Vec<usize> = group.to_vec();
+        while let Some(&lead) = rest.first() {
+            let (same, others): (Vec<usize>, Vec<usize>) = rest
+                .into_iter()
+                .partition(|&i| self.model.same_choice(front.depth, &archs[lead], &archs[i]));
+            rest = others;
+            if same.len() == 1 {
+                self.finish(archs, &same, &front, done)?;
+                continue;
+            }
+            let next = self.advance(&front, &archs[lead], front.depth + 1)?;
+            if next.bytes() > budget {
+                drop(next);
+                same.iter().try_for_each(|&i| self.finish(archs, &[i], &front, done))?;
+            } else {
+                let left = budget - next.bytes();
+                self.walk(archs, &same, next, left, done)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs every batch from the front to `depth` along `arch`.
+    fn advance(&self, front: &Front, arch: &Arch, depth: usize) -> Result<Front> {
+        let mut next = front.clone();
+        next.depth = depth;
+        let mut calibration = Calibration::new(self.model);
+        for batch in &mut next.calibration {
+            *batch = self.calibrate(front, arch, depth, batch, &mut calibration)?;
+        }
+        calibration.finish(self.store.cpu(), &mut next.statistics)?;
+        for batch in &mut next.scored {
+            *batch = self.infer(&next.statistics, front.depth, depth, arch, batch)?;
+        }
+        Ok(next)
+    }
+
+    /// Takes one path from the front to its score; the group holds candidates that are all alike.
+    fn finish(
+        &self,
+        archs: &[Arch],
+        group: &[usize],
+        front: &Front,
+        done: &mut dyn FnMut(usize, Score) -> Result<()>,
+    ) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let arch = &archs[group[0]];
+        let depth = self.model.depth();
+        let mut calibration = Calibration::new(self.model);
+        for batch in &front.calibration {
+            // The head's own norms need its statistics too, so a batch runs to the end.
+            self.calibrate(front, arch, depth, batch, &mut calibration)?;
+        }
+        let mut statistics = front.statistics.clone();
+        calibration.finish(self.store.cpu(), &mut statistics)?;
+        let mut score = Score { top1: 0, top5: 0, images: 0 };
+        for (batch, labels) in front.scored.iter().zip(&self.scored.labels) {
+            let logits = self.infer(&statistics, front.depth, depth, arch, batch)?;
+            add_score(&mut score, logits.f32()?, labels);
+        }
+        group.iter().try_for_each(|&i| done(i, score))
+    }
+
+    fn calibrate(
+        &self,
+        front: &Front,
+        arch: &Arch,
+        depth: usize,
+        batch: &Tensor,
+        calibration: &mut Calibration,
+    ) -> Result<Tensor> {
+        let mut moments = Vec::new();
+        let y = self.run(Norms::Batch(&mut moments), front.depth, depth, arch, batch)?;
+        calibration.add(&moments)?;
+        Ok(y)
+    }
+
+    fn infer(&self, statistics: &Statistics, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
+        self.run(Norms::Frozen(statistics), from, to, arch, batch)
+    }
+
+    fn run(&self, norms: Norms<'_>, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
+        let mut tape = Tape::inference(self.store.cpu());
+        let mut x: Var = tape.constant(batch.clone());
+        let mut cx = Context { tape: &mut tape, store: self.store, norms, dropout: None };
+        for at in from..to {
+            x = self.model.segment(&mut cx, arch, at, &x)?;
+        }
+        Ok(x.tensor().clone())
+    }
+}
+
+/// The score of one network with fixed statistics.
+///
+/// # Errors
+/// What the engine returns.
+pub fn score(
+    model: &Model,
+    store: &ParamStore,
+    statistics: &Statistics,
+    arch: &Arch,
+    images: impl IntoIterator<Item = Result<(Tensor, Vec<i32>)>>,
+) -> Result<Score> {
+    let mut score = Score { top1: 0, top5: 0, images: 0 };
+    for batch in images {
+        let (x, labels) = batch?;
+        let logits = infer(model, store, statistics, arch, &x)?;
+        add_score(&mut score, logits.f32()?, &labels);
+    }
+    Ok(score)
+}
+
+/// Logits `[n, classes]` of a batch `[n, h, w, c]`.
+///
+/// # Errors
+/// What the engine returns.
+pub fn infer(model: &Model, store: &ParamStore, statistics: &Statistics, arch: &Arch, x: &Tensor) -> Result<Tensor> {
+    let cpu: &Cpu = store.cpu();
+    let mut tape = Tape::inference(cpu);
+    let x = tape.constant(x.clone());
+    let mut cx = Context { tape: &mut tape, store, norms: Norms::Frozen(statistics), dropout: None };
+    Ok(model.forward(&mut cx, arch, &x)?.tensor().clone())
+}
+
+/// Counts the labels among the best guess and the best five; of equal logits the lower class counts
+/// as the better guess. A NaN never counts.
+fn add_score(score: &mut Score, logits: &[f32], labels: &[i32]) {
+    let classes = logits.len() / labels.len().max(1);
+    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+        let own = row[label as usize];
+        let better = row
+            .iter()
+            .enumerate()
+            .filter(|&(i, &v)| v > own || v.is_nan() || (v == own && i < label as usize))
+            .count();
+        score.top1 += u64::from(better == 0 && !own.is_nan());
+        score.top5 += u64::from(better < 5 && !own.is_nan());
+        score.images += 1;
+    }
+}

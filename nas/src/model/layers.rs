@@ -1,0 +1,239 @@
+//! Layers as a model holds them: parameter ids, norm ids and hyper-parameters; forward on a tape.
+
+use engine::init::Init;
+use engine::ops::{self, Act};
+use engine::{Layout, ParamId, ParamKind, Var};
+
+use super::{Context, NormId, NormInfo, NormSite};
+use crate::error::Result;
+use crate::space::InitRule;
+
+/// Registers parameters and norms under readable names.
+pub(super) struct Registry<'a> {
+    pub layout: &'a mut Layout,
+    pub norms: &'a mut Vec<NormInfo>,
+    pub inits: &'a mut Vec<(ParamId, Init)>,
+    pub rule: InitRule,
+    pub affine: bool,
+    pub eps: f32,
+}
+
+impl Registry<'_> {
+    fn add(&mut self, name: String, shape: &[usize], kind: ParamKind, init: Init) -> Result<ParamId> {
+        let id = self.layout.add(name, engine::Shape::new(shape)?, kind)?;
+        self.inits.push((id, init));
+        Ok(id)
+    }
+
+    /// A convolution weight with `fan_in` inputs and `fan_out` outputs per element of the kernel.
+    fn conv(&mut self, name: String, shape: &[usize], stem: bool, kernel: usize, fan_in: usize, fan_out: usize) -> Result<ParamId> {
+        let init = match self.rule {
+            InitRule::Kaiming => Init::kaiming_fan_out(kernel * fan_out),
+            // SPOS, released code: the stem N(0, 0.01), every other conv N(0, 1 / fan-in channels).
+            InitRule::Spos if stem => Init::Normal { std: 0.01 },
+            InitRule::Spos => Init::Normal { std: 1.0 / fan_in as f32 },
+        };
+        self.add(name, shape, ParamKind::Weight, init)
+    }
+
+    fn norm(&mut self, prefix: &str, channels: usize) -> Result<NormSite> {
+        let name = format!("{prefix}.norm");
+        let affine = if self.affine {
+            let shift = match self.rule {
+                InitRule::Kaiming => 0.0,
+                InitRule::Spos => 1e-4,
+            };
+            let scale = self.add(format!("{name}.weight"), &[channels], ParamKind::Norm, Init::Constant(1.0))?;
+            let shift = self.add(format!("{name}.bias"), &[channels], ParamKind::Norm, Init::Constant(shift))?;
+            Some((scale, shift))
+        } else {
+            None
+        };
+        self.norms.push(NormInfo { name, channels });
+        Ok(NormSite { id: NormId::new(self.norms.len() - 1), eps: self.eps, affine })
+    }
+}
+
+/// Dense convolution, batch norm, activation.
+#[derive(Clone, Debug)]
+pub(super) struct ConvLayer {
+    weight: ParamId,
+    norm: NormSite,
+    kernel: usize,
+    stride: usize,
+    act: Act,
+}
+
+impl ConvLayer {
+    pub fn register(
+        r: &mut Registry<'_>,
+        prefix: &str,
+        [input, output]: [usize; 2],
+        [kernel, stride]: [usize; 2],
+        act: Act,
+        stem: bool,
+    ) -> Result<Self> {
+        let name = format!("{prefix}.weight");
+        let weight = if kernel == 1 && stride == 1 {
+            r.conv(name, &[output, input], stem, 1, input, output)?
+        } else {
+            r.conv(name, &[output, kernel, kernel, input], stem, kernel * kernel, input, output)?
+        };
+        Ok(Self { weight, norm: r.norm(prefix, output)?, kernel, stride, act })
+    }
+
+    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
+        let w = cx.store.read(cx.tape, self.weight, None)?;
+        let y = if self.kernel == 1 && self.stride == 1 {
+            cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[x, &w])?
+        } else {
+            let pad = self.kernel / 2;
+            let op = ops::Conv2d { stride: [self.stride; 2], padding: [pad; 2], groups: 1 };
+            cx.tape.apply(op, &[x, &w])?
+        };
+        let y = cx.norm(self.norm, &y)?;
+        cx.act(self.act, y)
+    }
+}
+
+/// Depthwise convolution and batch norm.
+#[derive(Clone, Debug)]
+pub(super) struct DepthwiseLayer {
+    weight: ParamId,
+    norm: NormSite,
+    stride: usize,
+}
+
+impl DepthwiseLayer {
+    pub fn register(r: &mut Registry<'_>, prefix: &str, channels: usize, [kernel, stride]: [usize; 2]) -> Result<Self> {
+        let weight = r.conv(format!("{prefix}.weight"), &[kernel, kernel, channels], false, kernel * kernel, 1, 1)?;
+        Ok(Self { weight, norm: r.norm(prefix, channels)?, stride })
+    }
+
+    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
+        let w = cx.store.read(cx.tape, self.weight, None)?;
+        let y = cx.tape.apply(ops::DepthwiseConv2d { stride: self.stride, dilation: 1 }, &[x, &w])?;
+        cx.norm(self.norm, &y)
+    }
+}
+
+/// What an [`InvertedResidual`] layer is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResidualSpec {
+    pub input: usize,
+    /// Width between the 1x1 convolutions.
+    pub wide: usize,
+    pub output: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    /// Hidden channels of the squeeze-excite layers, and their gate.
+    pub squeeze: Option<(usize, Act)>,
+    /// After expand, after depthwise, after project.
+    pub acts: [Act; 3],
+    pub residual: bool,
+    /// Without it the depthwise reads the input (`wide == input`).
+    pub expands: bool,
+}
+
+/// Expand, depthwise, squeeze-excite, project: the block that the engine runs fused.
+#[derive(Clone, Debug)]
+pub(super) struct InvertedResidual {
+    spec: ResidualSpec,
+    expand: Option<(ParamId, NormSite)>,
+    depthwise: (ParamId, NormSite),
+    squeeze: Option<[ParamId; 4]>,
+    project: (ParamId, NormSite),
+}
+
+impl InvertedResidual {
+    pub fn register(r: &mut Registry<'_>, prefix: &str, spec: ResidualSpec) -> Result<Self> {
+        let ResidualSpec { input, wide, output, kernel, .. } = spec;
+        let expand = if spec.expands {
+            let prefix = format!("{prefix}.expand");
+            let weight = r.conv(format!("{prefix}.weight"), &[wide, input], false, 1, input, wide)?;
+            Some((weight, r.norm(&prefix, wide)?))
+        } else {
+            None
+        };
+        let of = format!("{prefix}.depthwise");
+        let weight = r.conv(format!("{of}.weight"), &[kernel, kernel, wide], false, kernel * kernel, 1, 1)?;
+        let depthwise = (weight, r.norm(&of, wide)?);
+        let squeeze = match spec.squeeze {
+            Some((hidden, _)) => {
+                let of = format!("{prefix}.squeeze");
+                let zero = Init::Constant(0.0);
+                Some([
+                    r.conv(format!("{of}.reduce.weight"), &[hidden, wide], false, 1, wide, hidden)?,
+                    r.add(format!("{of}.reduce.bias"), &[hidden], ParamKind::Bias, zero)?,
+                    r.conv(format!("{of}.expand.weight"), &[wide, hidden], false, 1, hidden, wide)?,
+                    r.add(format!("{of}.expand.bias"), &[wide], ParamKind::Bias, zero)?,
+                ])
+            }
+            None => None,
+        };
+        let of = format!("{prefix}.project");
+        let weight = r.conv(format!("{of}.weight"), &[output, wide], false, 1, wide, output)?;
+        let project = (weight, r.norm(&of, output)?);
+        Ok(Self { spec, expand, depthwise, squeeze, project })
+    }
+
+    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
+        let [act1, act2, act3] = self.spec.acts;
+        let mut y = x.clone();
+        if let Some((weight, norm)) = self.expand {
+            let w = cx.store.read(cx.tape, weight, None)?;
+            y = cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[&y, &w])?;
+            y = cx.norm(norm, &y)?;
+            y = cx.act(act1, y)?;
+        }
+        let w = cx.store.read(cx.tape, self.depthwise.0, None)?;
+        y = cx.tape.apply(ops::DepthwiseConv2d { stride: self.spec.stride, dilation: 1 }, &[&y, &w])?;
+        y = cx.norm(self.depthwise.1, &y)?;
+        y = cx.act(act2, y)?;
+        if let (Some(ids), Some((_, gate))) = (&self.squeeze, self.spec.squeeze) {
+            let mut vars = Vec::with_capacity(4);
+            for &id in ids {
+                vars.push(cx.store.read(cx.tape, id, None)?);
+            }
+            let op = ops::SqueezeExcite { gate };
+            y = cx.tape.apply(op, &[&y, &vars[0], &vars[1], &vars[2], &vars[3]])?;
+        }
+        let w = cx.store.read(cx.tape, self.project.0, None)?;
+        y = cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[&y, &w])?;
+        y = cx.norm(self.project.1, &y)?;
+        y = cx.act(act3, y)?;
+        if self.spec.residual { Ok(cx.tape.apply(ops::Add, &[x, &y])?) } else { Ok(y) }
+    }
+}
+
+/// A linear layer with its activation.
+#[derive(Clone, Debug)]
+pub(super) struct LinearLayer {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    act: Act,
+}
+
+impl LinearLayer {
+    pub fn register(r: &mut Registry<'_>, prefix: &str, input: usize, output: usize, bias: bool, act: Act) -> Result<Self> {
+        let init = Init::Normal { std: 0.01 };
+        let weight = r.add(format!("{prefix}.weight"), &[output, input], ParamKind::Weight, init)?;
+        let bias = match bias {
+            true => Some(r.add(format!("{prefix}.bias"), &[output], ParamKind::Bias, Init::Constant(0.0))?),
+            false => None,
+        };
+        Ok(Self { weight, bias, act })
+    }
+
+    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
+        let w = cx.store.read(cx.tape, self.weight, None)?;
+        let y = match self.bias {
+            Some(bias) => {
+                let b = cx.store.read(cx.tape, bias, None)?;
+                cx.tape.apply(ops::Linear { bias: true }, &[x, &w, &b])?
+            }
+            None => cx.tape.apply(ops::Linear { bias: false }, &[x, &w])?,
+        };
+        cx.act(self.act, y)
+    }
+}

@@ -1,0 +1,328 @@
+//! The recipe: one TOML file that says everything about a run.
+
+use std::path::{Path, PathBuf};
+
+use engine::optim::{Decay, Schedule, SgdConfig, WeightDecay};
+use serde::{Deserialize, Serialize};
+
+use crate::data::DataConfig;
+use crate::error::{Error, Result};
+use crate::sample::SamplerConfig;
+use crate::search::SearchConfig;
+use crate::suggest;
+
+/// Everything about a run. Relative paths start at the recipe's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Recipe {
+    /// What the run is for, in a line.
+    #[serde(default)]
+    pub about: String,
+    /// Decides all randomness.
+    #[serde(default)]
+    pub seed: u64,
+    /// A space's name, or the path of its file.
+    pub space: String,
+    /// Images.
+    pub data: DataConfig,
+    /// Training of the shared weights.
+    pub supernet: SupernetConfig,
+    /// Search over the trained supernet.
+    pub search: SearchConfig,
+    /// Training of the networks that were found.
+    pub retrain: RetrainConfig,
+    /// How often progress is stored and told.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Training of the shared weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SupernetConfig {
+    /// Which path each step trains.
+    #[serde(default)]
+    pub sampler: SamplerConfig,
+    /// How.
+    pub train: TrainConfig,
+}
+
+/// Training of the networks that were found, from scratch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetrainConfig {
+    /// Random networks under the same constraint that are retrained alike (0: none, and no claim).
+    #[serde(default = "five")]
+    pub random_networks: usize,
+    /// Whether the largest network of the space is retrained alike.
+    #[serde(default = "yes")]
+    pub largest: bool,
+    /// How.
+    pub train: TrainConfig,
+}
+
+fn five() -> usize {
+    5
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A training loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// Images of one update.
+    pub batch: usize,
+    /// Images over which batch norm takes its statistics; a divisor of `batch`. Left out: `batch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bn_batch: Option<usize>,
+    /// Learning rate at the end of warm-up.
+    pub lr: f32,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// How the rate falls afterwards.
+    #[serde(default)]
+    pub decay: DecayConfig,
+    /// Momentum, 0 to below 1.
+    #[serde(default = "momentum")]
+    pub momentum: f32,
+    /// Nesterov's momentum.
+    #[serde(default)]
+    pub nesterov: bool,
+    /// Weight decay.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// What decays.
+    #[serde(default)]
+    pub decays: DecaysConfig,
+    /// Label smoothing, 0 to below 1.
+    #[serde(default)]
+    pub label_smoothing: f32,
+    /// Largest norm of the gradients of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f32>,
+    /// Largest absolute value of a gradient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_value: Option<f32>,
+}
+
+fn momentum() -> f32 {
+    0.9
+}
+
+/// How the learning rate falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DecayConfig {
+    /// Not at all.
+    Constant,
+    /// Linearly to zero, a little every step.
+    #[default]
+    Linear,
+    /// As half a cosine to zero.
+    Cosine,
+    /// By `factor` after every `epochs`.
+    Step {
+        /// Epochs between falls.
+        epochs: u64,
+        /// What the rate is multiplied by.
+        factor: f32,
+    },
+}
+
+/// What weight decay applies to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecaysConfig {
+    /// Convolution and linear weights.
+    #[default]
+    Weights,
+    /// All parameters.
+    All,
+}
+
+/// How often progress is stored and told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LogConfig {
+    /// Steps between two lines of `events.jsonl`.
+    #[serde(default = "every_steps")]
+    pub steps: u64,
+    /// Seconds between two checkpoints.
+    #[serde(default = "every_seconds")]
+    pub checkpoint_seconds: f64,
+}
+
+fn every_steps() -> u64 {
+    20
+}
+
+fn every_seconds() -> f64 {
+    30.0
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { steps: every_steps(), checkpoint_seconds: every_seconds() }
+    }
+}
+
+impl TrainConfig {
+    /// Images over which batch norm takes its statistics.
+    pub fn bn_batch(&self) -> usize {
+        self.bn_batch.unwrap_or(self.batch)
+    }
+
+    /// The schedule for `steps` steps of `per_epoch` an epoch.
+    pub fn schedule(&self, steps: u64, per_epoch: u64) -> Schedule {
+        let decay = match self.decay {
+            DecayConfig::Constant => Decay::None,
+            DecayConfig::Linear => Decay::Linear,
+            DecayConfig::Cosine => Decay::Cosine,
+            DecayConfig::Step { epochs, factor } => Decay::Step { every: epochs.saturating_mul(per_epoch), factor },
+        };
+        Schedule { lr: self.lr, warmup: self.warmup_steps, total: steps, decay }
+    }
+
+    /// The optimiser's settings.
+    pub fn sgd(&self) -> SgdConfig {
+        SgdConfig {
+            momentum: self.momentum,
+            nesterov: self.nesterov,
+            decay: self.weight_decay,
+            decays: match self.decays {
+                DecaysConfig::Weights => WeightDecay::Weights,
+                DecaysConfig::All => WeightDecay::All,
+            },
+        }
+    }
+
+    fn check(&self, section: &str) -> Result<()> {
+        let bad = |key: &str, value: String, range: &str| {
+            Err(Error::Setting { key: format!("{section}.{key}"), value, range: range.to_owned() })
+        };
+        let positive = |v: f32| v.is_finite() && v > 0.0;
+        if self.epochs == 0 || self.epochs > 1_000_000 {
+            return bad("epochs", self.epochs.to_string(), "1 to 1,000,000");
+        }
+        if self.batch == 0 || self.batch > 1 << 20 {
+            return bad("batch", self.batch.to_string(), "1 to 1,048,576");
+        }
+        if self.bn_batch() == 0 || !self.batch.is_multiple_of(self.bn_batch()) {
+            return bad("bn-batch", self.bn_batch().to_string(), "a divisor of batch");
+        }
+        if !positive(self.lr) {
+            return bad("lr", self.lr.to_string(), "above 0");
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            return bad("momentum", self.momentum.to_string(), "0 to below 1");
+        }
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return bad("weight-decay", self.weight_decay.to_string(), "0 or more");
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return bad("label-smoothing", self.label_smoothing.to_string(), "0 to below 1");
+        }
+        for (key, value) in [("clip-norm", self.clip_norm), ("clip-value", self.clip_value)] {
+            if let Some(value) = value.filter(|&v| !positive(v)) {
+                return bad(key, value.to_string(), "above 0");
+            }
+        }
+        if let DecayConfig::Step { epochs, factor } = self.decay
+            && (epochs == 0 || !positive(factor))
+        {
+            return bad("decay", format!("{:?}", self.decay), "epochs of at least 1 and a factor above 0");
+        }
+        Ok(())
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe, with `overrides` of the form `key.sub=value` laid over it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Toml`] for a syntax error, an unknown key (with the nearest known
+    /// one) or a wrong type; [`Error::Setting`] for a value outside its range.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let bytes = crate::files::read(path)?;
+        let text = String::from_utf8(bytes).map_err(|e| Error::Toml {
+            path: path.to_owned(),
+            reason: format!("not UTF-8: {e}"),
+        })?;
+        Self::parse(&text, path, overrides)
+    }
+
+    /// Like [`Recipe::load`] from text; `path` serves messages and relative paths.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
+        let toml_error = |reason: String| Error::Toml { path: path.to_owned(), reason: suggest::explain(&reason) };
+        let recipe: Recipe = if overrides.is_empty() {
+            // Straight from the text, so that errors show the line.
+            toml::from_str(text).map_err(|e| toml_error(e.to_string()))?
+        } else {
+            let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| toml_error(e.to_string()))?;
+            for item in overrides {
+                set(&mut table, item)?;
+            }
+            table.try_into().map_err(|e: toml::de::Error| toml_error(e.to_string()))?
+        };
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// As TOML with every default filled in.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] if a value cannot be written.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self)
+            .map_err(|e| Error::Toml { path: PathBuf::from("recipe.toml"), reason: e.to_string() })
+    }
+
+    /// Checks every value that no file is needed for.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the key.
+    pub fn check(&self) -> Result<()> {
+        self.supernet.train.check("supernet.train")?;
+        self.retrain.train.check("retrain.train")?;
+        self.search.check()?;
+        self.supernet.sampler.check()?;
+        self.data.check()?;
+        if self.log.steps == 0 {
+            return Err(Error::Setting { key: "log.steps".into(), value: "0".into(), range: "1 or more".into() });
+        }
+        if self.log.checkpoint_seconds.is_nan() || self.log.checkpoint_seconds < 0.0 {
+            let value = self.log.checkpoint_seconds.to_string();
+            return Err(Error::Setting { key: "log.checkpoint-seconds".into(), value, range: "0 or more".into() });
+        }
+        Ok(())
+    }
+}
+
+/// Lays `a.b=value` over `table`. The value is TOML; what is no TOML is a string.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let usage = || Error::Override { item: item.to_owned() };
+    let (key, value) = item.split_once('=').ok_or_else(usage)?;
+    let value = format!("v = {}", value.trim())
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().filter(|k| !k.is_empty()).ok_or_else(usage)?;
+    let mut at = table;
+    for part in parts {
+        let next = at.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next.as_table_mut().ok_or_else(usage)?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}

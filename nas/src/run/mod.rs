@@ -1,0 +1,251 @@
+//! A run: one recipe, one directory, the stages in order.
+//!
+//! The directory alone suffices to resume or repeat a run. Every stage ends by writing its result;
+//! a stage whose result is there is passed over, one with a checkpoint goes on from it, and any
+//! other begins. So resuming is the same code as running.
+
+mod networks;
+mod search;
+mod supernet;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use engine::Cpu;
+
+use crate::checkpoint::Checkpoints;
+use crate::data::{Data, Pipeline};
+use crate::error::{Error, Result};
+use crate::event::{Sink, Stage};
+use crate::files;
+use crate::journal::Journal;
+use crate::outcome::Outcome;
+use crate::recipe::Recipe;
+use crate::search::Domain;
+use crate::space::Space;
+
+pub use networks::Snapshot;
+pub use search::{Found, Scored};
+
+/// The files of a run directory.
+#[derive(Clone, Debug)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// The run directory at `path`, whether or not it exists.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The recipe with every default filled in and absolute paths.
+    pub fn recipe(&self) -> PathBuf {
+        self.0.join("recipe.toml")
+    }
+
+    /// The space for the run's images and classes.
+    pub fn space(&self) -> PathBuf {
+        self.0.join("space.toml")
+    }
+
+    /// What happened, as JSON lines.
+    pub fn events(&self) -> PathBuf {
+        self.0.join("events.jsonl")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// The trained shared weights.
+    pub fn supernet(&self) -> PathBuf {
+        self.0.join("supernet.safetensors")
+    }
+
+    /// All scored candidates and the one that was chosen.
+    pub fn search(&self) -> PathBuf {
+        self.0.join("search.json")
+    }
+
+    /// The folder of a retrained network.
+    pub fn network(&self, subject: &str) -> PathBuf {
+        self.0.join("networks").join(subject)
+    }
+
+    /// The found architecture.
+    pub fn arch(&self) -> PathBuf {
+        self.0.join("arch.json")
+    }
+
+    /// The found network: weights, statistics, architecture and space.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// The outcome.
+    pub fn result(&self) -> PathBuf {
+        self.0.join("result.json")
+    }
+
+    /// The report.
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
+    /// The recipe that this directory was made with.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it holds none.
+    pub fn read_recipe(&self) -> Result<Recipe> {
+        Recipe::load(&self.recipe(), &[])
+    }
+}
+
+/// How to run.
+pub struct Options<'a> {
+    /// Where.
+    pub dir: RunDir,
+    /// Whether an existing directory is gone on with.
+    pub resume: bool,
+    /// The last stage.
+    pub until: Stage,
+    /// What computes.
+    pub cpu: Cpu,
+    /// Set by a signal: store a checkpoint and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// The recipe with paths that hold from any folder, as the run directory keeps it.
+fn absolute(recipe: &Recipe, base: &Path) -> Result<Recipe> {
+    let mut recipe = recipe.clone();
+    recipe.data.make_absolute(base)?;
+    let space = base.join(&recipe.space);
+    if space.is_file() {
+        recipe.space = absolute_path(&space)?.to_string_lossy().into_owned();
+    }
+    Ok(recipe)
+}
+
+fn absolute_path(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))
+}
+
+/// The space for the images and classes of the data.
+fn fit(space: Space, recipe: &Recipe, data: &Data) -> Result<Space> {
+    let [height, width, channels] = Pipeline::new(&recipe.data.augment, &recipe.data.normalise)?.shape();
+    let [eval_height, _, _] = Pipeline::new(&recipe.data.eval, &recipe.data.normalise)?.shape();
+    debug_assert_eq!(height, width, "crops are square");
+    if eval_height != height {
+        return Err(Error::Setting {
+            key: "data.eval.crop.size".into(),
+            value: eval_height.to_string(),
+            range: format!("{height}, as in data.augment"),
+        });
+    }
+    space.with_input(height, channels)?.with_classes(data.train.dataset.classes().len())
+}
+
+/// Makes the directory, or checks that it can be gone on with.
+fn prepare(dir: &RunDir, recipe: &Recipe, resume: bool) -> Result<()> {
+    let path = dir.path();
+    let holds_something = path.exists()
+        && std::fs::read_dir(path).map_err(|e| Error::io("list", path, e))?.next().is_some();
+    if holds_something && !resume {
+        return Err(Error::RunExists { path: path.to_owned() });
+    }
+    files::create_folder(path)?;
+    let now = recipe.to_toml()?;
+    if dir.recipe().exists() {
+        let before = String::from_utf8_lossy(&files::read(&dir.recipe())?).into_owned();
+        if before != now {
+            let (a, b) = before
+                .lines()
+                .map(Some)
+                .chain(std::iter::repeat(None))
+                .zip(now.lines().map(Some).chain(std::iter::repeat(None)))
+                .find(|(a, b)| a != b || a.is_none())
+                .unwrap_or_default();
+            return Err(Error::RecipeChanged {
+                path: dir.recipe(),
+                before: a.unwrap_or("nothing").to_owned(),
+                now: b.unwrap_or("nothing").to_owned(),
+            });
+        }
+        return Ok(());
+    }
+    files::write_atomic(&dir.recipe(), now.as_bytes())
+}
+
+/// What every stage works with.
+pub(crate) struct Run<'a> {
+    pub recipe: Recipe,
+    pub space: Space,
+    pub data: Data,
+    pub dir: RunDir,
+    pub cpu: Cpu,
+    pub stop: &'a AtomicBool,
+    pub checkpoints: Checkpoints,
+    pub journal: Journal,
+}
+
+impl Run<'_> {
+    /// The paths that the search may choose from.
+    pub fn domain(&self, purpose: &str) -> Domain<'_> {
+        Domain {
+            space: &self.space,
+            constraint: self.recipe.search.constraint,
+            rng: engine::Rng::new(self.recipe.seed, purpose),
+        }
+    }
+}
+
+/// Runs the stages up to `options.until`; the outcome is there once all are done.
+///
+/// # Errors
+/// [`Error::RunExists`] for a directory that holds something, without `resume`;
+/// [`Error::Interrupted`] after a signal, with everything stored; whatever a stage returns.
+pub fn run(recipe: &Recipe, base: &Path, options: Options<'_>, sinks: Vec<Box<dyn Sink>>) -> Result<Option<Outcome>> {
+    let recipe = absolute(recipe, base)?;
+    let space = Space::load(&recipe.space)?;
+    let data = recipe.data.open(base, recipe.seed)?;
+    let space = fit(space, &recipe, &data)?;
+    recipe.search.constraint.check(&space)?;
+    if data.val.is_empty() {
+        return Err(Error::Setting {
+            key: "data.val-per-class".into(),
+            value: "0".into(),
+            range: "1 or more, or data.val given: the search needs held-out images".into(),
+        });
+    }
+    // Nothing is written before everything above has been found sound.
+    let dir = options.dir;
+    prepare(&dir, &recipe, options.resume)?;
+    files::write_atomic(&dir.space(), space.to_toml()?.as_bytes())?;
+    let mut run = Run {
+        checkpoints: Checkpoints::open(&dir.checkpoints())?,
+        journal: Journal::open(&dir.events(), sinks)?,
+        recipe,
+        space,
+        data,
+        dir,
+        cpu: options.cpu,
+        stop: options.stop,
+    };
+    let supernet = supernet::train(&mut run)?;
+    if options.until == Stage::TrainSupernet {
+        return Ok(None);
+    }
+    let found = search::search(&mut run, &supernet)?;
+    drop(supernet);
+    if options.until == Stage::Search {
+        return Ok(None);
+    }
+    let outcome = networks::retrain(&mut run, &found, options.until == Stage::Retrain)?;
+    run.journal.flush()?;
+    Ok(outcome)
+}

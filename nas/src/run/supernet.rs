@@ -1,0 +1,76 @@
+//! The stage that trains the shared weights.
+
+use engine::{ParamStore, Rng};
+use serde::{Deserialize, Serialize};
+
+use super::Run;
+use crate::checkpoint::Archive;
+use crate::data::{Loader, Pass, Pipeline};
+use crate::error::Result;
+use crate::event::Stage;
+use crate::files;
+use crate::model::{Model, NormParams};
+use crate::train::{self, Job, Session};
+
+/// The trained shared weights with their model.
+pub(crate) struct Supernet {
+    pub model: Model,
+    pub store: ParamStore,
+    pub seconds: f64,
+}
+
+/// What `supernet.safetensors` says of itself.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Meta {
+    space: String,
+    digest: String,
+    seconds: f64,
+    events: u64,
+}
+
+/// Trains, goes on training, or reads what was trained.
+pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
+    let model = Model::new(&run.space, NormParams::Supernet)?;
+    let path = run.dir.supernet();
+    if path.exists() {
+        let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
+        let meta: Meta = archive.meta(&path)?;
+        let mut store = model.init(&run.cpu, &Rng::new(run.recipe.seed, "init"))?;
+        model.load_weights(&mut store, &archive, &path)?;
+        run.journal.cut(meta.events)?;
+        return Ok(Supernet { model, store, seconds: meta.seconds });
+    }
+    let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
+    let sampler = recipe.supernet.sampler.build();
+    let paths = Rng::new(recipe.seed, "path");
+    let job = Job {
+        stage: Stage::TrainSupernet,
+        subject: "supernet",
+        model: &model,
+        path: &|step| sampler.path(space, &paths, step),
+        config: &recipe.supernet.train,
+        log: &recipe.log,
+        images: &data.train,
+        seed: recipe.seed,
+        running_statistics: false,
+        stop,
+    };
+    let mut session = Session::resume(&job, cpu, checkpoints, journal)?;
+    let mut loader = Loader::new(
+        data.train.clone(),
+        Pipeline::new(&recipe.data.augment, &recipe.data.normalise)?,
+        Pass::Train,
+        recipe.seed,
+        recipe.data.loader(recipe.supernet.train.batch),
+    )?;
+    train::train(&job, &mut session, &mut loader, checkpoints, journal)?;
+    let Session { store, seconds, .. } = session;
+    let digest = run.space.digest()?;
+    let meta = Meta { space: run.space.name().to_owned(), digest, seconds, events: run.journal.flush()? };
+    let mut archive = Archive::new(&meta)?;
+    model.save_weights(&store, &mut archive);
+    files::write_atomic(&path, &archive.to_bytes()?)?;
+    run.checkpoints.clear("supernet")?;
+    Ok(Supernet { model, store, seconds })
+}

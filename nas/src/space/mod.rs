@@ -1,0 +1,345 @@
+//! Search spaces: data, read from TOML, resolved into layers and slots.
+//!
+//! A space is a value. [`Space::only`] and [`Space::without`] give new ones; slots, candidates and so
+//! the names of weights stay the same, so weights survive.
+
+mod builtin;
+mod file;
+mod paths;
+mod text;
+
+use std::path::Path;
+
+use crate::arch::Arch;
+use crate::blocks::{Block, Place};
+use crate::cost::Cost;
+use crate::error::{Error, Result};
+use crate::{files, suggest};
+
+pub use builtin::list;
+pub use file::{Candidate, InitRule, Input, Layer, Norm, SpaceFile, Stage, TextForm, Where};
+
+/// Bounds of what a file may ask for: such a network could still be counted in 64 bits.
+const MAX_SIZE: usize = 4096;
+const MAX_CHANNELS: usize = 1 << 16;
+const MAX_SLOTS: usize = 1024;
+const MAX_CANDIDATES: usize = 256;
+const MAX_LAYERS: usize = 64;
+
+/// A search space.
+#[derive(Clone, Debug)]
+pub struct Space {
+    file: SpaceFile,
+    stem: Vec<FixedLayer>,
+    slots: Vec<Slot>,
+    head: Vec<FixedLayer>,
+    fixed: Cost,
+}
+
+/// A layer that every network of the space has.
+#[derive(Clone, Debug)]
+pub struct FixedLayer {
+    /// Name: `stem.0`, `head.2`.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub block: Block,
+}
+
+/// A place where one of several candidates runs.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Name: `stage2.slot1`, both counted from 1.
+    pub name: String,
+    /// Its stage, from 0.
+    pub stage: usize,
+    /// Where it stands.
+    pub place: Place,
+    /// The candidates.
+    pub choices: Vec<Choice>,
+}
+
+/// One candidate of a slot.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Label.
+    pub label: String,
+    /// What it is.
+    pub block: Block,
+    /// What it costs here.
+    pub cost: Cost,
+}
+
+impl Space {
+    /// A built-in space by name, or the one in the file at that path.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSpace`] with the nearest name; [`Error::Io`]; what [`Space::parse_toml`] returns.
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        if let Some(text) = builtin::text(name_or_path) {
+            return Self::parse_toml(text, Path::new(name_or_path));
+        }
+        let path = Path::new(name_or_path);
+        if path.extension().is_none() && !path.exists() {
+            let known: Vec<&str> = builtin::names().collect();
+            return Err(Error::UnknownSpace {
+                name: name_or_path.to_owned(),
+                nearest: suggest::nearest(name_or_path, known.iter().copied()).map(str::to_owned),
+                known: known.join(", "),
+            });
+        }
+        let text = String::from_utf8(files::read(path)?)
+            .map_err(|e| Error::Toml { path: path.to_owned(), reason: format!("not UTF-8: {e}") })?;
+        Self::parse_toml(&text, path)
+    }
+
+    /// Reads a space from TOML; `path` serves messages.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] for syntax, unknown keys and wrong types; [`Error::Space`] for what does not
+    /// fit together.
+    pub fn parse_toml(text: &str, path: &Path) -> Result<Self> {
+        let file: SpaceFile = toml::from_str(text)
+            .map_err(|e| Error::Toml { path: path.to_owned(), reason: suggest::explain(&e.to_string()) })?;
+        Self::resolve(file)
+    }
+
+    /// As TOML that [`Space::parse_toml`] reads.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] if a value cannot be written.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(&self.file)
+            .map_err(|e| Error::Toml { path: self.file.name.clone().into(), reason: e.to_string() })
+    }
+
+    /// The space for other images.
+    ///
+    /// # Errors
+    /// [`Error::Space`] if a layer does not fit them.
+    pub fn with_input(&self, size: usize, channels: usize) -> Result<Self> {
+        Self::resolve(SpaceFile { input: Input { size, channels }, ..self.file.clone() })
+    }
+
+    /// The space for another number of classes.
+    ///
+    /// # Errors
+    /// [`Error::Space`] for none or too many.
+    pub fn with_classes(&self, classes: usize) -> Result<Self> {
+        Self::resolve(SpaceFile { classes, ..self.file.clone() })
+    }
+
+    /// The space whose only network is `arch`.
+    ///
+    /// # Errors
+    /// [`Error::Space`] if `arch` is not of this space.
+    pub fn only(&self, arch: &Arch) -> Result<Self> {
+        self.check(arch)?;
+        let mut file = self.file.clone();
+        for (slot, &choice) in self.slots.iter().zip(arch.choices()) {
+            file.keep.insert(slot.name.clone(), vec![slot.choices[usize::from(choice)].label.clone()]);
+        }
+        Self::resolve(file)
+    }
+
+    /// The space without some candidates, each given as (slot, place among its choices).
+    ///
+    /// # Errors
+    /// [`Error::Space`] if a slot would have none left.
+    pub fn without(&self, dropped: &[(usize, usize)]) -> Result<Self> {
+        let mut file = self.file.clone();
+        for (i, slot) in self.slots.iter().enumerate() {
+            let kept = slot.choices.iter().enumerate().filter(|(c, _)| !dropped.contains(&(i, *c)));
+            file.keep.insert(slot.name.clone(), kept.map(|(_, choice)| choice.label.clone()).collect());
+        }
+        Self::resolve(file)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// What it is, in a line.
+    pub fn about(&self) -> &str {
+        &self.file.about
+    }
+
+    /// The images it is made for.
+    pub fn input(&self) -> Input {
+        self.file.input
+    }
+
+    /// Classes.
+    pub fn classes(&self) -> usize {
+        self.file.classes
+    }
+
+    /// Settings of all batch norms.
+    pub fn norm(&self) -> Norm {
+        self.file.norm
+    }
+
+    /// How weights start.
+    pub fn init(&self) -> InitRule {
+        self.file.init
+    }
+
+    /// Fixed layers before the slots.
+    pub fn stem(&self) -> &[FixedLayer] {
+        &self.stem
+    }
+
+    /// The slots.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Fixed layers after the slots.
+    pub fn head(&self) -> &[FixedLayer] {
+        &self.head
+    }
+
+    /// BLAKE3 in hexadecimal over the space's file in its canonical form.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] if a value cannot be written.
+    pub fn digest(&self) -> Result<String> {
+        Ok(blake3::hash(self.to_toml()?.as_bytes()).to_hex().to_string())
+    }
+
+    fn resolve(file: SpaceFile) -> Result<Self> {
+        let problem = |at: String, reason: String| Error::Space { space: file.name.clone(), at, reason };
+        check_bounds(&file).map_err(|(at, reason)| problem(at, reason))?;
+        let mut place = Place {
+            input: file.input.channels,
+            output: 0,
+            stride: 1,
+            size: file.input.size,
+            flat: false,
+        };
+        let mut step = |name: &str, output: usize, stride: usize, blocks: &[&Block]| -> Result<Place> {
+            let here = Place { output, stride, ..place };
+            for block in blocks {
+                if let Some(reason) = block.problem(&here) {
+                    return Err(problem(name.to_owned(), reason));
+                }
+            }
+            let pooled = blocks.iter().any(|b| matches!(b, Block::Pool {}));
+            place = Place {
+                input: output,
+                output: 0,
+                stride: 1,
+                size: if pooled { 1 } else { here.output_size() },
+                flat: here.flat || pooled,
+            };
+            Ok(here)
+        };
+        let mut channels = file.input.channels;
+        let fixed = |prefix: &str,
+                         layers: &[Layer],
+                         channels: &mut usize,
+                         step: &mut dyn FnMut(&str, usize, usize, &[&Block]) -> Result<Place>,
+                         last: Option<usize>|
+         -> Result<Vec<FixedLayer>> {
+            let mut resolved = Vec::with_capacity(layers.len());
+            for (i, layer) in layers.iter().enumerate() {
+                let name = format!("{prefix}.{i}");
+                let own = last.filter(|_| i + 1 == layers.len());
+                *channels = own.or(layer.channels).unwrap_or(*channels);
+                let place = step(&name, *channels, layer.stride, &[&layer.block])?;
+                resolved.push(FixedLayer { name, place, block: layer.block.clone() });
+            }
+            Ok(resolved)
+        };
+        let stem = fixed("stem", &file.stem, &mut channels, &mut step, None)?;
+        let mut slots = Vec::new();
+        for (s, stage) in file.stages.iter().enumerate() {
+            for i in 0..stage.slots {
+                let name = format!("stage{}.slot{}", s + 1, i + 1);
+                let stride = if i == 0 { stage.stride } else { 1 };
+                let same = stride == 1 && channels == stage.channels;
+                let kept = file.keep.get(&name);
+                let chosen: Vec<(String, &Block)> = file
+                    .candidates
+                    .iter()
+                    .filter(|c| match c.place {
+                        Where::Everywhere => true,
+                        Where::SameShape => same,
+                        Where::NewShape => !same,
+                    })
+                    .map(|c| (c.label.clone().unwrap_or_else(|| c.block.label()), &c.block))
+                    .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
+                    .collect();
+                let problem = |reason: String| problem(name.clone(), reason);
+                if chosen.is_empty() {
+                    return Err(problem("no candidate is left".into()));
+                }
+                if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l))) {
+                    return Err(problem(format!("keep names {lost:?}, which is no candidate here")));
+                }
+                if let Some(twice) = (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0)) {
+                    return Err(problem(format!("two candidates are called {:?}", chosen[twice].0)));
+                }
+                let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
+                let place = step(&name, stage.channels, stride, &blocks)?;
+                let choices = chosen
+                    .iter()
+                    .map(|(label, block)| Choice {
+                        label: label.clone(),
+                        block: (*block).clone(),
+                        cost: block.cost(&place),
+                    })
+                    .collect();
+                slots.push(Slot { name, stage: s, place, choices });
+                channels = stage.channels;
+            }
+        }
+        let head = fixed("head", &file.head, &mut channels, &mut step, Some(file.classes))?;
+        match head.last() {
+            Some(FixedLayer { block: Block::Linear { .. }, .. }) => {}
+            _ => return Err(problem("head".into(), "the last layer must be linear".into())),
+        }
+        if let Some(unknown) = file.keep.keys().find(|k| slots.iter().all(|s| s.name != **k)) {
+            return Err(problem(format!("keep.{unknown:?}"), "there is no such slot".into()));
+        }
+        let cost = stem.iter().chain(&head).map(|l| l.block.cost(&l.place)).sum();
+        Ok(Self { file, stem, slots, head, fixed: cost })
+    }
+}
+
+fn check_bounds(file: &SpaceFile) -> std::result::Result<(), (String, String)> {
+    let within = |at: &str, value: usize, max: usize| {
+        if (1..=max).contains(&value) {
+            Ok(())
+        } else {
+            Err((at.to_owned(), format!("{value} must be 1 to {max}")))
+        }
+    };
+    within("input.size", file.input.size, MAX_SIZE)?;
+    within("input.channels", file.input.channels, MAX_CHANNELS)?;
+    within("classes", file.classes, MAX_CHANNELS)?;
+    within("candidates", file.candidates.len(), MAX_CANDIDATES)?;
+    within("stages", file.stages.len(), MAX_LAYERS)?;
+    for (i, stage) in file.stages.iter().enumerate() {
+        within(&format!("stages[{i}].channels"), stage.channels, MAX_CHANNELS)?;
+        within(&format!("stages[{i}].slots"), stage.slots, MAX_SLOTS)?;
+        within(&format!("stages[{i}].stride"), stage.stride, 2)?;
+    }
+    within("stages", file.stages.iter().map(|s| s.slots).sum(), MAX_SLOTS)?;
+    for (prefix, layers) in [("stem", &file.stem), ("head", &file.head)] {
+        within(prefix, layers.len(), MAX_LAYERS)?;
+        for (i, layer) in layers.iter().enumerate() {
+            within(&format!("{prefix}[{i}].stride"), layer.stride, 2)?;
+            within(&format!("{prefix}[{i}].channels"), layer.channels.unwrap_or(1), MAX_CHANNELS)?;
+        }
+    }
+    if !(file.norm.eps > 0.0 && file.norm.eps < 1.0) {
+        return Err(("norm.eps".into(), format!("{} must be above 0 and below 1", file.norm.eps)));
+    }
+    if !(file.norm.momentum > 0.0 && file.norm.momentum <= 1.0) {
+        return Err(("norm.momentum".into(), format!("{} must be above 0 and at most 1", file.norm.momentum)));
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Architectures and spaces as text.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FixedLayer, Space, TextForm};
+use crate::arch::Arch;
+use crate::error::{Error, Result};
+use crate::suggest;
+
+/// What `arch.json` holds: labels, so that reordering a space's file cannot change its meaning, and
+/// the digest of the space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ArchFile {
+    /// Name of the space.
+    pub space: String,
+    /// Its digest.
+    pub digest: String,
+    /// The label chosen in each slot, by the slot's name.
+    pub choices: Vec<(String, String)>,
+    /// Parameters.
+    pub params: u64,
+    /// Multiply-adds.
+    pub macs: u64,
+}
+
+impl Space {
+    /// The text form of an architecture: labels, with commas between or joined as the space says.
+    pub fn text(&self, arch: &Arch) -> String {
+        let labels = self.labels(arch);
+        match self.file.text {
+            TextForm::Labels => labels.join(","),
+            TextForm::Joined => labels.concat(),
+        }
+    }
+
+    /// The label chosen in each slot.
+    pub fn labels(&self, arch: &Arch) -> Vec<&str> {
+        let pairs = self.slots().iter().zip(arch.choices());
+        pairs.map(|(slot, &c)| slot.choices[usize::from(c)].label.as_str()).collect()
+    }
+
+    /// Reads the text form. Besides labels it takes a list of integers, each the place among all
+    /// candidates of the slot, or -1 for `skip`; brackets and blanks are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Arch`] with the slot and what it knows.
+    pub fn parse(&self, text: &str) -> Result<Arch> {
+        let wrong = |reason: String| Error::Arch {
+            space: self.name().to_owned(),
+            text: text.chars().take(200).collect(),
+            reason,
+        };
+        let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
+        let parts: Vec<String> = if self.file.text == TextForm::Joined && !inner.contains(',') {
+            inner.chars().map(String::from).collect()
+        } else {
+            inner.split(',').map(|p| p.trim().to_owned()).collect()
+        };
+        if parts.len() != self.slots().len() {
+            return Err(wrong(format!("it has {} choices for {} slots", parts.len(), self.slots().len())));
+        }
+        let mut choices = Vec::with_capacity(parts.len());
+        for (slot, part) in self.slots().iter().zip(&parts) {
+            let by_label = |label: &str| slot.choices.iter().position(|c| c.label == label);
+            let place = by_label(part).or_else(|| match part.parse::<i64>() {
+                Ok(-1) => by_label("skip"),
+                Ok(n) => usize::try_from(n).ok().filter(|&n| n < slot.choices.len()),
+                Err(_) => None,
+            });
+            let Some(place) = place else {
+                let known: Vec<&str> = slot.choices.iter().map(|c| c.label.as_str()).collect();
+                let meant = suggest::nearest(part, known.iter().copied());
+                let meant = meant.map_or(String::new(), |m| format!("; did you mean {m:?}?"));
+                return Err(wrong(format!(
+                    "{} has no candidate {part:?}; it has {}{meant}",
+                    slot.name,
+                    known.join(", ")
+                )));
+            };
+            choices.push(place as u16);
+        }
+        Ok(Arch::new(choices))
+    }
+
+    /// The content of `arch.json`.
+    ///
+    /// # Errors
+    /// [`Error::Toml`] if the digest cannot be made.
+    pub fn arch_file(&self, arch: &Arch) -> Result<ArchFile> {
+        let names = self.slots().iter().map(|s| s.name.clone());
+        let cost = self.cost(arch);
+        Ok(ArchFile {
+            space: self.name().to_owned(),
+            digest: self.digest()?,
+            choices: names.zip(self.labels(arch).into_iter().map(str::to_owned)).collect(),
+            params: cost.params,
+            macs: cost.macs,
+        })
+    }
+
+    /// Stem, slots and head for people.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{}: {}\ninput {}x{}x{}, {} classes, {} architectures\n\n",
+            self.name(),
+            self.about(),
+            self.input().channels,
+            self.input().size,
+            self.input().size,
+            self.classes(),
+            self.size().map_or("more than 2^128".to_owned(), |n| n.to_string())
+        );
+        let mut row = |name: &str, place: &crate::blocks::Place, what: &str| {
+            writeln!(
+                text,
+                "{name:<14} {:>4} -> {:<4} {:>4} -> {:<4} {what}",
+                place.input,
+                place.output,
+                place.size,
+                if place.flat { 1 } else { place.output_size() }
+            )
+            .expect("writing to a string");
+        };
+        let fixed = |layers: &[FixedLayer], row: &mut dyn FnMut(&str, &crate::blocks::Place, &str)| {
+            layers.iter().for_each(|l| row(&l.name, &l.place, &l.block.label()));
+        };
+        fixed(self.stem(), &mut row);
+        for slot in self.slots() {
+            let labels: Vec<&str> = slot.choices.iter().map(|c| c.label.as_str()).collect();
+            row(&slot.name, &slot.place, &labels.join(" "));
+        }
+        fixed(self.head(), &mut row);
+        text
+    }
+}

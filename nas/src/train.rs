@@ -1,0 +1,348 @@
+//! The training loop, for a supernet and for a single network alike.
+//!
+//! A session is everything that a step changes; it is what a checkpoint holds, to the bit. Batches,
+//! paths, augmentation and dropout follow from (seed, epoch, step), so nothing else is stored.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use engine::optim::{Schedule, Sgd};
+use engine::{Cpu, ParamStore, Rng, Tape, Tensor, ops};
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+use crate::checkpoint::{Archive, Checkpoints};
+use crate::data::{Batch, Loader, View};
+use crate::error::{Error, Result};
+use crate::event::{Event, Stage};
+use crate::journal::Journal;
+use crate::model::{Context, DropoutSite, Model, Norms, Statistics};
+use crate::recipe::{LogConfig, TrainConfig};
+
+/// What a training loop works on and how.
+pub struct Job<'a> {
+    /// The stage, for events.
+    pub stage: Stage,
+    /// What is trained: `supernet`, `found`, `random-2`.
+    pub subject: &'a str,
+    /// The model.
+    pub model: &'a Model,
+    /// The path of each step.
+    pub path: &'a dyn Fn(u64) -> Arch,
+    /// Settings.
+    pub config: &'a TrainConfig,
+    /// When to log and store.
+    pub log: &'a LogConfig,
+    /// Training images.
+    pub images: &'a View,
+    /// Decides initial weights, order, augmentation and dropout.
+    pub seed: u64,
+    /// Whether the running statistics of the batch norms are kept: single networks only.
+    pub running_statistics: bool,
+    /// Set by a signal: store a checkpoint and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// Everything that a step changes.
+#[derive(Debug)]
+pub struct Session {
+    /// Weights.
+    pub store: ParamStore,
+    /// Momenta.
+    pub sgd: Sgd,
+    /// Running statistics, for a single network.
+    pub statistics: Option<Statistics>,
+    /// Steps done.
+    pub step: u64,
+    /// Seconds of work, over all sittings.
+    pub seconds: f64,
+}
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Meta {
+    subject: String,
+    step: u64,
+    seconds: f64,
+    events: u64,
+    isa: String,
+}
+
+/// Running sums since the last step event.
+#[derive(Default)]
+struct Tally {
+    loss: f64,
+    right: u64,
+    images: u64,
+    steps: u64,
+}
+
+impl Session {
+    /// Fresh weights.
+    ///
+    /// # Errors
+    /// What the engine returns.
+    pub fn new(job: &Job<'_>, cpu: &Cpu) -> Result<Self> {
+        let store = job.model.init(cpu, &Rng::new(job.seed, "init"))?;
+        let sgd = Sgd::new(&store, job.config.sgd())?;
+        let statistics = match job.running_statistics {
+            true => Some(job.model.fresh_statistics(cpu)?),
+            false => None,
+        };
+        Ok(Self { store, sgd, statistics, step: 0, seconds: 0.0 })
+    }
+
+    /// Goes on from a checkpoint if there is one; the journal is cut back to that moment.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the checkpoint belongs to another model.
+    pub fn resume(job: &Job<'_>, cpu: &Cpu, checkpoints: &Checkpoints, journal: &mut Journal) -> Result<Self> {
+        let mut session = Self::new(job, cpu)?;
+        let Some(loaded) = checkpoints.load(job.subject)? else { return Ok(session) };
+        session.restore(job, &loaded.archive, &loaded.path)?;
+        let meta: Meta = loaded.archive.meta(&loaded.path)?;
+        journal.cut(meta.events)?;
+        for path in &loaded.damaged {
+            let message = format!("{} is damaged; went on from {}", path.display(), loaded.path.display());
+            journal.record(Event::Warning { message })?;
+        }
+        let isa = engine::cpu::isa_name(cpu);
+        if meta.isa != isa {
+            let message = format!(
+                "{} was written with {} and goes on with {isa}: the last bits may differ",
+                job.subject, meta.isa
+            );
+            journal.record(Event::Warning { message })?;
+        }
+        Ok(session)
+    }
+
+    fn restore(&mut self, job: &Job<'_>, archive: &Archive, path: &Path) -> Result<()> {
+        let meta: Meta = archive.meta(path)?;
+        job.model.load_weights(&mut self.store, archive, path)?;
+        let steps = archive.counts.get("optimiser.steps").ok_or_else(|| Error::Format {
+            path: path.to_owned(),
+            reason: "array \"optimiser.steps\" is missing".into(),
+        })?;
+        self.sgd.restore(archive.get("optimiser.momenta", path)?, steps)?;
+        if let Some(statistics) = &mut self.statistics {
+            job.model.load_statistics(statistics, self.store.cpu(), archive, path)?;
+        }
+        self.step = meta.step;
+        self.seconds = meta.seconds;
+        Ok(())
+    }
+
+    fn save(&self, job: &Job<'_>, checkpoints: &Checkpoints, journal: &mut Journal) -> Result<()> {
+        let meta = Meta {
+            subject: job.subject.to_owned(),
+            step: self.step,
+            seconds: self.seconds,
+            events: journal.flush()?,
+            isa: engine::cpu::isa_name(self.store.cpu()).to_owned(),
+        };
+        let mut archive = Archive::new(&meta)?;
+        job.model.save_weights(&self.store, &mut archive);
+        archive.put("optimiser.momenta", &[self.sgd.momenta().len()], self.sgd.momenta());
+        archive.counts.insert("optimiser.steps".into(), self.sgd.all_steps().to_vec());
+        if let Some(statistics) = &self.statistics {
+            job.model.save_statistics(statistics, &mut archive)?;
+        }
+        let path = checkpoints.save(job.subject, self.step, &archive)?;
+        let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        journal.record(Event::Checkpoint {
+            stage: job.stage,
+            subject: job.subject.to_owned(),
+            done: self.step,
+            file,
+        })
+    }
+}
+
+/// Trains to the end, or to a checkpoint if `stop` is set.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a signal, with everything stored; [`Error::NonFinite`] naming the
+/// step and the path; what data, files and the engine return.
+pub fn train(
+    job: &Job<'_>,
+    session: &mut Session,
+    loader: &mut Loader,
+    checkpoints: &Checkpoints,
+    journal: &mut Journal,
+) -> Result<()> {
+    let per_epoch = steps_per_epoch(job)?;
+    let total = per_epoch * job.config.epochs;
+    let schedule = job.config.schedule(total, per_epoch);
+    journal.record(Event::Started {
+        stage: job.stage,
+        subject: job.subject.to_owned(),
+        total,
+        done: session.step,
+        unit: "steps".into(),
+    })?;
+    loader.seek((session.step / per_epoch) as u32, (session.step % per_epoch) as u32);
+    let cpu = session.store.cpu().clone();
+    let mut tape = Tape::new(&cpu);
+    let mut batch = Batch::default();
+    let mut tally = Tally::default();
+    let (mut since, mut stored, mut waited) = (Instant::now(), Instant::now(), loader.stats().wait);
+    while session.step < total {
+        let started = Instant::now();
+        loader.next(&mut batch)?;
+        step(job, session, &mut tape, &batch, &schedule, &mut tally)
+            .inspect_err(|error| note_failure(job, session.step, error, journal))?;
+        session.step += 1;
+        session.seconds += started.elapsed().as_secs_f64();
+        if session.step.is_multiple_of(job.log.steps) || session.step == total {
+            let wait = loader.stats().wait;
+            journal.record(Event::Step {
+                stage: job.stage,
+                subject: job.subject.to_owned(),
+                step: session.step,
+                total,
+                epoch: (session.step - 1) / per_epoch,
+                loss: tally.loss / tally.steps.max(1) as f64,
+                accuracy: tally.right as f64 / tally.images.max(1) as f64,
+                lr: f64::from(schedule.at(session.step - 1)),
+                images: tally.images,
+                seconds: since.elapsed().as_secs_f64(),
+                waited: (wait - waited).as_secs_f64(),
+            })?;
+            (tally, since, waited) = (Tally::default(), Instant::now(), wait);
+        }
+        let stop = job.stop.load(Ordering::Relaxed);
+        let due = stored.elapsed().as_secs_f64() >= job.log.checkpoint_seconds;
+        if session.step < total && (stop || due) {
+            session.save(job, checkpoints, journal)?;
+            stored = Instant::now();
+            if stop {
+                journal.record(Event::Interrupted { stage: job.stage, done: session.step })?;
+                return Err(Error::Interrupted { stage: job.stage.name(), done: session.step, total });
+            }
+        }
+    }
+    journal.record(Event::Finished {
+        stage: job.stage,
+        subject: job.subject.to_owned(),
+        seconds: session.seconds,
+    })
+}
+
+fn steps_per_epoch(job: &Job<'_>) -> Result<u64> {
+    let steps = job.images.len() / job.config.batch;
+    if steps == 0 {
+        return Err(Error::Setting {
+            key: format!("{}: batch", job.stage.name()),
+            value: job.config.batch.to_string(),
+            range: format!("at most the {} training images", job.images.len()),
+        });
+    }
+    Ok(steps as u64)
+}
+
+/// One update: micro-batches of `bn-batch` images, gradients summed in order.
+fn step(
+    job: &Job<'_>,
+    session: &mut Session,
+    tape: &mut Tape,
+    batch: &Batch,
+    schedule: &Schedule,
+    tally: &mut Tally,
+) -> Result<()> {
+    let cpu = session.store.cpu().clone();
+    let arch = (job.path)(session.step);
+    let [n, h, w, c] = batch.shape;
+    let pixels = h * w * c;
+    let micro = job.config.bn_batch();
+    let dropout = Rng::new(job.seed, "dropout");
+    let mut loss_sum = 0.0;
+    for from in (0..n).step_by(micro) {
+        let len = micro.min(n - from);
+        let images = Tensor::from_slice(&cpu, [len, h, w, c], &batch.images[from * pixels..(from + len) * pixels])?;
+        let labels: Vec<i32> = batch.labels[from..from + len].iter().map(|&l| l as i32).collect();
+        let x = tape.constant(images);
+        let y = tape.constant(Tensor::from_slice(&cpu, [len], &labels)?);
+        let mut moments = Vec::new();
+        let logits = job.model.forward(
+            &mut Context {
+                tape,
+                store: &session.store,
+                norms: Norms::Batch(&mut moments),
+                dropout: Some(DropoutSite { rng: dropout, step: session.step, first: from as u32 }),
+            },
+            &arch,
+            &x,
+        )?;
+        let loss = tape.apply(
+            ops::SoftmaxCrossEntropy { smoothing: job.config.label_smoothing },
+            &[&logits, &y],
+        )?;
+        let value = f64::from(loss.tensor().f32()?[0]);
+        tally.right += right(logits.tensor().f32()?, &labels);
+        drop(logits);
+        if !value.is_finite() {
+            tape.clear();
+            session.store.clear_touched()?;
+            return Err(not_finite(job, session.step, &arch, "loss"));
+        }
+        let share = len as f32 / n as f32;
+        tape.backward(&loss, share, &mut session.store)?;
+        loss_sum += value * f64::from(share);
+        if let Some(statistics) = &mut session.statistics {
+            job.model.update_running(statistics, &moments)?;
+        }
+    }
+    let norm = match job.config.clip_norm {
+        Some(max) => session.store.clip_grad_norm(max)?,
+        None => session.store.grad_norm(),
+    };
+    if !norm.is_finite() {
+        let culprit = session
+            .store
+            .touched()
+            .into_iter()
+            .find(|(id, _)| session.store.grad(*id).iter().any(|g| !g.is_finite()))
+            .map_or("gradient".to_owned(), |(id, _)| session.store.param(id).name.clone());
+        session.store.clear_touched()?;
+        return Err(not_finite(job, session.step, &arch, &culprit));
+    }
+    if let Some(max) = job.config.clip_value {
+        session.store.clip_grad_value(max)?;
+    }
+    session.sgd.step(&mut session.store, schedule.at(session.step))?;
+    tally.loss += loss_sum;
+    tally.images += n as u64;
+    tally.steps += 1;
+    Ok(())
+}
+
+/// How many rows have their largest logit at the label; the first of equals counts.
+pub(crate) fn right(logits: &[f32], labels: &[i32]) -> u64 {
+    let classes = logits.len() / labels.len().max(1);
+    let best = |row: &[f32]| {
+        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &v)| if v > b.1 { (i, v) } else { b }).0
+    };
+    logits.chunks_exact(classes).zip(labels).filter(|(row, l)| best(row) as i32 == **l).count() as u64
+}
+
+fn not_finite(job: &Job<'_>, step: u64, arch: &Arch, what: &str) -> Error {
+    let text = job.model.space().text(arch);
+    Error::NonFinite { step, arch: arch.clone(), text, what: what.to_owned() }
+}
+
+/// The failure itself is what the caller reports, so one while noting it is passed over.
+fn note_failure(job: &Job<'_>, step: u64, error: &Error, journal: &mut Journal) {
+    if let Error::NonFinite { text, what, .. } = error {
+        let event = Event::NonFinite {
+            stage: job.stage,
+            subject: job.subject.to_owned(),
+            step,
+            arch: text.clone(),
+            what: what.clone(),
+        };
+        journal.record(event).ok();
+    }
+}

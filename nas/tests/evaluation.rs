@@ -1,0 +1,125 @@
+//! Scores of candidates: equal, to the bit, however they are grouped, ordered and shared.
+
+use std::sync::atomic::AtomicBool;
+
+use engine::{Cpu, ParamStore, Rng, Tensor};
+use nas::evaluate::{Evaluator, Images};
+use nas::model::{Model, NormParams};
+use nas::search::Score;
+use nas::{Arch, Space};
+
+struct Setup {
+    cpu: Cpu,
+    space: Space,
+    model: Model,
+    store: ParamStore,
+    calibration: Images,
+    scored: Images,
+}
+
+fn setup(space: &str, size: usize) -> Setup {
+    let cpu = Cpu::new(2).unwrap();
+    let channels = Space::load(space).unwrap().input().channels;
+    let space = Space::load(space).unwrap().with_input(size, channels).unwrap();
+    let model = Model::new(&space, NormParams::Supernet).unwrap();
+    let store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
+    let images = |n: usize, batches: usize, purpose: &str| {
+        let mut draws = Rng::new(0, purpose).at(0, 0, 0);
+        let pixels = n * size * size * channels;
+        let batches: Vec<Tensor> = (0..batches)
+            .map(|_| {
+                let data: Vec<f32> = (0..pixels).map(|_| draws.normal()).collect();
+                Tensor::from_slice(&cpu, [n, size, size, channels], &data).unwrap()
+            })
+            .collect();
+        let labels = batches.iter().map(|_| (0..n).map(|_| draws.below(10) as i32).collect()).collect();
+        Images { batches, labels }
+    };
+    let (calibration, scored) = (images(4, 3, "calibration"), images(10, 4, "scored"));
+    Setup { cpu, space, model, store, calibration, scored }
+}
+
+impl Setup {
+    fn scores(&self, archs: &[Arch], memory: usize) -> Vec<Score> {
+        let stop = AtomicBool::new(false);
+        let evaluator = Evaluator {
+            model: &self.model,
+            store: &self.store,
+            calibration: &self.calibration,
+            scored: &self.scored,
+            memory,
+            stop: &stop,
+        };
+        let mut heard = vec![None; archs.len()];
+        let scores = evaluator
+            .scores(archs, |i, score| {
+                assert!(heard[i].replace(score).is_none(), "candidate {i} was told twice");
+                Ok(())
+            })
+            .unwrap();
+        assert!(heard.iter().zip(&scores).all(|(a, b)| a.as_ref() == Some(b)));
+        scores
+    }
+
+    fn archs(&self, n: u32) -> Vec<Arch> {
+        let rng = Rng::new(5, "archs");
+        let mut archs: Vec<Arch> = (0..n).map(|i| self.space.sample(&mut rng.at(0, 0, i))).collect();
+        // Children of one parent share long prefixes, as in an evolutionary round.
+        let parent = archs[0].clone();
+        archs.extend((0..n).map(|i| self.space.mutate(&parent, 0.1, &mut rng.at(0, 1, i))));
+        archs.push(parent);
+        archs
+    }
+}
+
+#[test]
+fn sharing_prefixes_changes_no_score() {
+    for (space, size) in [("quickstart", 12), ("nas-bench-macro", 8), ("spos-cifar", 8)] {
+        let setup = setup(space, size);
+        let archs = setup.archs(6);
+        let alone: Vec<Score> = archs.iter().map(|a| setup.scores(std::slice::from_ref(a), 0)[0]).collect();
+        assert!(alone.windows(2).any(|w| w[0] != w[1]), "{space}: all candidates score alike");
+        // Nothing shared, a little, everything.
+        for memory in [0, 40_000, usize::MAX] {
+            assert_eq!(setup.scores(&archs, memory), alone, "{space} with {memory} bytes");
+        }
+    }
+}
+
+#[test]
+fn scores_do_not_depend_on_the_order_of_candidates() {
+    let setup = setup("quickstart", 12);
+    let archs = setup.archs(8);
+    let want = setup.scores(&archs, usize::MAX);
+    for seed in 0..10 {
+        let order = Rng::new(seed, "order").at(0, 0, 0).permutation(archs.len());
+        let shuffled: Vec<Arch> = order.iter().map(|&i| archs[i as usize].clone()).collect();
+        let scores = setup.scores(&shuffled, 100_000);
+        assert!(order.iter().zip(scores).all(|(&i, score)| want[i as usize] == score), "order {seed}");
+    }
+}
+
+#[test]
+fn evaluation_leaves_the_supernet_as_it_was() {
+    let setup = setup("quickstart", 12);
+    let before = setup.store.values().to_vec();
+    setup.scores(&setup.archs(3), usize::MAX);
+    assert_eq!(setup.store.values(), before);
+    assert_eq!(setup.cpu.pool().threads(), 2);
+}
+
+#[test]
+fn a_set_flag_stops_between_candidates() {
+    let setup = setup("quickstart", 12);
+    let stop = AtomicBool::new(true);
+    let evaluator = Evaluator {
+        model: &setup.model,
+        store: &setup.store,
+        calibration: &setup.calibration,
+        scored: &setup.scored,
+        memory: 0,
+        stop: &stop,
+    };
+    let error = evaluator.scores(&setup.archs(2), |_, _| Ok(())).unwrap_err();
+    assert!(matches!(error, nas::Error::Stopped));
+}

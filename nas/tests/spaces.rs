@@ -1,0 +1,192 @@
+//! Search spaces: counts against published tables, text forms, and files that are not sound.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use engine::Rng;
+use nas::space::list;
+use nas::{Arch, Error, Space};
+
+fn path(space: &Space, text: &str) -> Arch {
+    space.parse(text).unwrap()
+}
+
+#[test]
+fn every_built_in_space_loads_and_counts_its_smallest_and_largest_network() {
+    for (name, about) in list() {
+        let space = Space::load(name).unwrap();
+        assert_eq!(space.about(), about);
+        let (small, large) = (space.cost(&space.smallest()), space.cost(&space.largest()));
+        assert!(small.macs < large.macs, "{name}");
+        assert_eq!(small.macs, space.smallest_cost().macs, "{name}");
+        assert_eq!(large.macs, space.largest_cost().macs, "{name}");
+        let again = Space::parse_toml(&space.to_toml().unwrap(), Path::new(name)).unwrap();
+        assert_eq!(again.digest().unwrap(), space.digest().unwrap(), "{name}");
+    }
+}
+
+/// The table of `docs/papers.md` (SPOS section 9), in multiply-adds of millions to three digits.
+#[test]
+fn spos_costs_are_those_of_its_table() {
+    let space = Space::load("spos-shufflenet").unwrap();
+    let rows: [(usize, [f64; 4]); 8] = [
+        (0, [13.397, 15.805, 19.418, 13.146]),
+        (1, [7.326, 8.931, 11.340, 12.343]),
+        (4, [26.305, 28.111, 30.821, 20.296]),
+        (5, [10.600, 11.603, 13.108, 16.746]),
+        (8, [30.670, 31.674, 33.179, 21.199]),
+        (9, [10.317, 10.819, 11.572, 15.900]),
+        (16, [30.388, 30.890, 31.642, 20.635]),
+        (17, [10.176, 10.427, 10.804, 15.476]),
+    ];
+    for (slot, want) in rows {
+        for (choice, want) in space.slots()[slot].choices.iter().zip(want) {
+            let macs = choice.cost.macs as f64 / 1e6;
+            assert!((macs - want).abs() <= 0.0005 + 1e-9, "slot {slot} {}: {macs} for {want}", choice.label);
+        }
+    }
+    let whole = [
+        ("0".repeat(20), 295.842, 3.155),
+        ("1".repeat(20), 313.655, 3.212),
+        ("2".repeat(20), 340.374, 3.298),
+        ("3".repeat(20), 358.826, 3.871),
+        ("21012020202300003233".to_owned(), 322.919, 3.558),
+    ];
+    for (digits, macs, params) in whole {
+        let list: Vec<String> = digits.chars().map(String::from).collect();
+        let cost = space.cost(&path(&space, &list.join(",")));
+        assert!((cost.macs as f64 / 1e6 - macs).abs() < 0.0006, "{digits}: {}", cost.macs);
+        assert!((cost.params as f64 / 1e6 - params).abs() < 0.0006, "{digits}: {}", cost.params);
+    }
+    assert_eq!(space.size(), Some(1 << 40));
+}
+
+/// `torch_supernet.py --mode roofline`: `fwd_mmacs_per_image` of one seeded path; the figures below
+/// are its `work(preset, FIXED_PATH, 1)` for the one mid-size child that it names.
+#[test]
+fn the_timed_space_costs_what_its_script_says() {
+    let fixed = "[1,3,-1,0,4,1,3,-1,5,2,3,4,3,0,-1,4,5,4,3,1]";
+    for (name, size, want) in FIXED_CHILD {
+        let space = Space::load(name).unwrap().with_input(size, 3).unwrap();
+        let macs = space.cost(&path(&space, fixed)).macs;
+        assert_eq!(macs, want, "{name} at {size}");
+    }
+}
+
+const FIXED_CHILD: [(&str, usize, u64); 3] = [
+    ("mobilenet-se-cifar", 32, 100_495_616),
+    ("mobilenet-se", 224, 324_632_960),
+    ("mobilenet-se", 96, 61_398_400),
+];
+
+#[test]
+fn nas_bench_macro_is_reproduced_row_by_row() {
+    let Some(data) = std::env::var_os("MONOPATH_DATA") else {
+        println!("skipped: MONOPATH_DATA is not set");
+        return;
+    };
+    let file = Path::new(&data).join("nas-bench-macro/nas-bench-macro_cifar10.json");
+    let table: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let table = table.as_object().unwrap();
+    let space = Space::load("nas-bench-macro").unwrap();
+    assert_eq!((table.len(), space.size()), (6561, Some(6561)));
+    let mut canonical = HashSet::new();
+    for (key, row) in table {
+        let arch = path(&space, key);
+        assert_eq!(space.text(&arch), *key);
+        let cost = space.cost(&arch);
+        assert_eq!(row["params"].as_f64(), Some(cost.params as f64), "{key}");
+        assert_eq!(row["flops"].as_f64(), Some(cost.macs as f64), "{key}");
+        let same = space.canonical(&arch);
+        assert_eq!(space.cost(&same), cost, "{key}");
+        assert_eq!(table[&space.text(&same)]["mean_acc"], row["mean_acc"], "{key}");
+        canonical.insert(same);
+    }
+    assert_eq!(canonical.len(), 3969);
+}
+
+#[test]
+fn text_and_integers_mean_the_same() {
+    let space = Space::load("mobilenet-se-cifar").unwrap();
+    let integers = path(&space, "[3, 5, 2, -1, 2, 3, 2, 2, 2, 2, 1, 3, 1, 3, 0, 1, 1, 5, -1, 3]");
+    assert_eq!(path(&space, &space.text(&integers)), integers);
+    assert!(space.text(&integers).starts_with("mb_k3_e6,mb_k7_e6,mb_k7_e4,skip,"));
+}
+
+#[test]
+fn a_wrong_architecture_names_the_slot_and_what_it_knows() {
+    let space = Space::load("quickstart").unwrap();
+    let mut labels = space.labels(&space.largest()).iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+    labels[2] = "mb_k5_e7".into();
+    let error = space.parse(&labels.join(",")).unwrap_err().to_string();
+    assert!(error.contains(&space.slots()[2].name) && error.contains("did you mean \"mb_k5_e"), "{error}");
+    assert!(space.parse("1,2").unwrap_err().to_string().contains("2 choices for 8 slots"));
+    assert!(matches!(Space::load("quikstart"), Err(Error::UnknownSpace { nearest: Some(n), .. }) if n == "quickstart"));
+}
+
+#[test]
+fn reduced_spaces_keep_the_names_of_slots_and_candidates() {
+    let space = Space::load("quickstart").unwrap();
+    let arch = space.sample(&mut Rng::new(1, "test").at(0, 0, 0));
+    let only = space.only(&arch).unwrap();
+    assert_eq!(only.size(), Some(1));
+    assert_eq!(only.labels(&only.first()), space.labels(&arch));
+    assert_eq!(only.cost(&only.first()), space.cost(&arch));
+    let without = space.without(&[(0, 0), (3, 4)]).unwrap();
+    assert_eq!(without.slots()[0].choices.len() + 1, space.slots()[0].choices.len());
+    assert!(without.slots()[0].choices.iter().all(|c| c.label != space.slots()[0].choices[0].label));
+    let all: Vec<(usize, usize)> = (0..space.slots()[1].choices.len()).map(|c| (1, c)).collect();
+    assert!(matches!(space.without(&all), Err(Error::Space { at, .. }) if at == space.slots()[1].name));
+}
+
+#[test]
+fn the_quickstarts_largest_network_costs_several_times_its_smallest() {
+    let space = Space::load("quickstart").unwrap();
+    let (small, large) = (space.smallest_cost().macs, space.largest_cost().macs);
+    assert!(large as f64 > 2.5 * small as f64, "{small} {large}");
+}
+
+#[test]
+fn unsound_files_are_errors_that_name_the_place() {
+    let sound = Space::load("quickstart").unwrap().to_toml().unwrap();
+    let reading = |from: &str, to: &str| {
+        assert!(sound.contains(from), "{from}");
+        Space::parse_toml(&sound.replacen(from, to, 1), Path::new("space.toml")).unwrap_err().to_string()
+    };
+    let cases = [
+        ("kernel = 3", "kernel = 4", "must be odd"),
+        ("kernel = 3", "kernal = 3", "kernal"),
+        ("stride = 2", "stride = 0", "must be 1 to 2"),
+        ("channels = 16", "channels = 0", "must be 1 to"),
+        ("expansion = 3", "expansion = 1000000", "must be 1 to 64"),
+        ("classes = 10", "klasses = 10", "did you mean `classes`?"),
+        ("block = \"inverted-residual\"", "block = \"inverted-residuel\"", "inverted-residual"),
+        ("size = 28", "size = 1000000", "must be 1 to 4096"),
+        ("slots = 2", "slots = 1000000", "must be 1 to 1024"),
+    ];
+    for (from, to, want) in cases {
+        let error = reading(from, to);
+        assert!(error.contains(want), "{to}: {error}");
+    }
+}
+
+#[test]
+fn mutated_files_are_errors_not_panics() {
+    let sound = Space::load("mobilenet-se").unwrap().to_toml().unwrap();
+    let mut draws = Rng::new(2, "mutations").at(0, 0, 0);
+    for _ in 0..3_000 {
+        let mut bytes = sound.clone().into_bytes();
+        for _ in 0..=draws.below(3) {
+            let at = draws.below(bytes.len() as u32) as usize;
+            match draws.below(3) {
+                0 => bytes[at] = draws.below(128) as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b'0' + draws.below(10) as u8),
+            }
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        if let Ok(space) = Space::parse_toml(&text, Path::new("mutated.toml")) {
+            space.cost(&space.largest());
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of the program as people use it.
+//!
+//! | module | says |
+//! | --- | --- |
+//! | `cli` | every command end to end, and how bad input is answered |
+//! | `resume` | kill -9 at any moment changes no bit of the result |
+//! | `tidy` | house rules that the compiler does not know |
+
+mod cli;
+mod resume;
+mod support;
+mod tidy;
