@@ -1,6 +1,7 @@
 //! All ops, one file each: struct, contract, CPU forward and backward, and test cases.
 
 mod activation;
+mod batch_norm;
 mod conv2d;
 mod dense;
 mod depthwise_conv2d;
@@ -9,6 +10,7 @@ mod pointwise_conv2d;
 mod softmax_cross_entropy;
 
 pub use activation::{Act, Activation};
+pub use batch_norm::BatchNorm;
 pub use conv2d::Conv2d;
 pub use depthwise_conv2d::DepthwiseConv2d;
 pub use linear::Linear;
@@ -21,6 +23,7 @@ use crate::check::Case;
 pub fn cases() -> Vec<Case> {
     let all = [
         activation::cases,
+        batch_norm::cases,
         conv2d::cases,
         depthwise_conv2d::cases,
         linear::cases,
