@@ -332,8 +332,8 @@ fn reference(op: BatchNorm, x: &[Array]) -> Array {
             (mean, channel.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / rows as f64)
         };
         let (scale, shift) = if op.affine { (x[1].data[j], x[2].data[j]) } else { (1.0, 0.0) };
-        for r in 0..rows {
-            y.data[r * c + j] = (channel[r] - mean) / (var + f64::from(op.eps)).sqrt() * scale + shift;
+        for (r, value) in channel.iter().enumerate() {
+            y.data[r * c + j] = (value - mean) / (var + f64::from(op.eps)).sqrt() * scale + shift;
         }
     }
     y
