@@ -312,11 +312,11 @@ impl Tile<'_, '_> {
             // SAFETY: the largest index was checked above.
             let b: &[f32; NR] = unsafe { &*b.as_ptr().add(k * b_stride).cast() };
             let at = place(k);
-            for row in 0..ROWS {
+            for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: `check` saw the last row and the last place of all terms.
                 let a = unsafe { *a.get_unchecked(row * row_stride + at) };
                 for lane in 0..NR {
-                    sums[row][lane] = fma::<FMA>(a, b[lane], sums[row][lane]);
+                    sums[lane] = fma::<FMA>(a, b[lane], sums[lane]);
                 }
             }
         }

@@ -27,20 +27,33 @@ pub(super) fn forward(cpu: &Cpu, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, 
 
 /// Adds the gradients of `x`, `w` and the bias, which are inputs 0, 1 and 2.
 pub(super) fn backward(cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
+    let mut slots = dx.iter_mut().map(|slot| slot.as_deref_mut());
+    let to = [0; 3].map(|_| slots.next().flatten());
+    gradients(cpu, kept.x(0)?, kept.input(1), dy, to)
+}
+
+/// Adds the gradients `[dx, dw, db]` that are asked for.
+pub(super) fn gradients(
+    cpu: &Cpu,
+    x: &[f32],
+    w: &Tensor,
+    dy: &Tensor,
+    [dx, dw, db]: [Option<&mut [f32]>; 3],
+) -> Result<()> {
     let dy = dy.f32()?;
-    let (o, i) = (kept.shape(1).dims()[0], kept.shape(1).dims()[1]);
-    let rows = kept.shape(0).len() / i;
-    if let Some(dx) = &mut dx[0] {
+    let (o, i) = (w.shape().dims()[0], w.shape().dims()[1]);
+    let rows = x.len() / i;
+    if let Some(dx) = dx {
         let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
-        pack(cpu, kept.x(1)?, [i, o], i, 1, filter.f32_mut()?);
+        pack(cpu, w.f32()?, [i, o], i, 1, filter.f32_mut()?);
         let left = Left { data: dy, row_stride: o, terms: Terms::Stride(1) };
         matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
     }
-    if let Some(dw) = &mut dx[1] {
+    if let Some(dw) = dw {
         let left = Left { data: dy, row_stride: 1, terms: Terms::Stride(o) };
-        matmul_long(cpu, [o, i, rows], left, Right::Rows { data: kept.x(0)?, stride: i }, dw)?;
+        matmul_long(cpu, [o, i, rows], left, Right::Rows { data: x, stride: i }, dw)?;
     }
-    if let Some(Some(db)) = dx.get_mut(2) {
+    if let Some(db) = db {
         bias_gradient(cpu, dy, db)?;
     }
     Ok(())

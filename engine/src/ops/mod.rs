@@ -1,19 +1,33 @@
 //! All ops, one file each: struct, contract, CPU forward and backward, and test cases.
 
 mod activation;
+mod add;
+mod batch_norm;
+mod channels;
 mod conv2d;
 mod dense;
 mod depthwise_conv2d;
+mod dropout;
 mod linear;
 mod pointwise_conv2d;
+mod pool;
+mod reshape;
 mod softmax_cross_entropy;
+mod squeeze_excite;
 
 pub use activation::{Act, Activation};
+pub use add::Add;
+pub use batch_norm::BatchNorm;
+pub use channels::{ChannelShuffle, ChannelSlice, Concat};
 pub use conv2d::Conv2d;
 pub use depthwise_conv2d::DepthwiseConv2d;
+pub use dropout::Dropout;
 pub use linear::Linear;
 pub use pointwise_conv2d::PointwiseConv2d;
+pub use pool::{AvgPool, GlobalAvgPool, MaxPool, PoolWindow};
+pub use reshape::{Flatten, Reshape};
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
+pub use squeeze_excite::SqueezeExcite;
 
 use crate::check::Case;
 
@@ -21,11 +35,18 @@ use crate::check::Case;
 pub fn cases() -> Vec<Case> {
     let all = [
         activation::cases,
+        add::cases,
+        batch_norm::cases,
+        channels::cases,
         conv2d::cases,
         depthwise_conv2d::cases,
+        dropout::cases,
         linear::cases,
         pointwise_conv2d::cases,
+        pool::cases,
+        reshape::cases,
         softmax_cross_entropy::cases,
+        squeeze_excite::cases,
     ];
     all.into_iter().flat_map(|cases: fn() -> Vec<Case>| cases()).collect()
 }
