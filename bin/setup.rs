@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use engine::Cpu;
 
@@ -71,7 +71,7 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
 pub fn check_overrides(overrides: &[String]) -> Result<()> {
     for item in overrides {
         if !item.contains('=') {
-            bail!(usage(format!("--set {item:?} must be key=value, for example --set supernet.train.epochs=3")));
+            return Err(usage(format!("--set {item:?} must be key=value, for example --set supernet.train.epochs=3")));
         }
     }
     Ok(())

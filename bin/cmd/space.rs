@@ -46,6 +46,10 @@ pub struct Count {
     json: bool,
 }
 
+fn networks(space: &nas::Space) -> String {
+    space.size().map_or_else(|| "more than 2^128".to_owned(), |n| n.to_string())
+}
+
 impl Space {
     /// Runs it.
     pub fn run(self) -> Result<ExitCode> {
@@ -63,7 +67,7 @@ impl Space {
                     let value = serde_json::json!({
                         "space": space.name(),
                         "slots": space.slots().len(),
-                        "networks": space.size().to_string(),
+                        "networks": networks(&space),
                         "min_macs": least.macs, "max_macs": most.macs,
                         "min_params": least.params, "max_params": most.params,
                     });
@@ -71,7 +75,7 @@ impl Space {
                 } else {
                     println!("space     {}", space.name());
                     println!("slots     {}", space.slots().len());
-                    println!("networks  {}", space.size());
+                    println!("networks  {}", networks(&space));
                     println!("macs      {} to {}", least.macs, most.macs);
                     println!("params    {} to {}", least.params, most.params);
                 }
@@ -91,7 +95,7 @@ impl Count {
             let compat: serde_json::Map<String, serde_json::Value> = Counter::ALL
                 .iter()
                 .map(|c| {
-                    let cost = c.count(&space, &arch);
+                    let cost = c.count(cost);
                     (c.name().to_owned(), serde_json::json!({ "params": cost.params, "macs": cost.macs }))
                 })
                 .collect();

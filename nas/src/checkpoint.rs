@@ -123,7 +123,9 @@ impl Archive {
                     let data = data.map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
                     archive.counts.insert(name, data);
                 }
-                other => return Err(format(format!("array {name:?} has type {other:?}; f32 and u64 are known"))),
+                other => {
+                    return Err(format(format!("array {name:?} has type {other:?}; f32 and u64 are known")));
+                }
             }
         }
         Ok(archive)

@@ -11,6 +11,39 @@ pub struct Cost {
     pub macs: u64,
 }
 
+/// A counting rule that figures in papers are given in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// SPOS, released `flops.py`: multiply-adds of convolutions and linear layers; parameters with
+    /// affine batch norms.
+    Spos,
+    /// NAS-Bench-Macro's table: the same for its space.
+    NasBenchMacro,
+}
+
+impl Counter {
+    /// Every rule.
+    pub const ALL: [Counter; 2] = [Counter::Spos, Counter::NasBenchMacro];
+
+    /// Its name in `monopath count --json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Counter::Spos => "spos",
+            Counter::NasBenchMacro => "nas-bench-macro",
+        }
+    }
+}
+
+impl Counter {
+    /// A cost under this rule. Both rules known so far count as [`Cost`] does: no bias, no norm and no
+    /// activation among the multiply-adds.
+    pub fn count(self, cost: Cost) -> Cost {
+        match self {
+            Counter::Spos | Counter::NasBenchMacro => cost,
+        }
+    }
+}
+
 impl std::ops::Add for Cost {
     type Output = Cost;
     fn add(self, other: Cost) -> Cost {

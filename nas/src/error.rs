@@ -63,7 +63,9 @@ pub enum Error {
         range: String,
     },
     /// `--set` was given something else than `key=value`.
-    #[error("cannot apply --set {item:?}: it must be key=value with an existing section, for example supernet.train.epochs=3")]
+    #[error(
+        "cannot apply --set {item:?}: it must be key=value with an existing section, for example supernet.train.epochs=3"
+    )]
     Override {
         /// What was given.
         item: String,

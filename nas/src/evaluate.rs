@@ -59,7 +59,11 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// What the engine returns; [`Error::Interrupted`] after a signal.
-    pub fn scores(&self, archs: &[Arch], mut done: impl FnMut(usize, Score) -> Result<()>) -> Result<Vec<Score>> {
+    pub fn scores(
+        &self,
+        archs: &[Arch],
+        mut done: impl FnMut(usize, Score) -> Result<()>,
+    ) -> Result<Vec<Score>> {
         let mut scores: Vec<Option<Score>> = vec![None; archs.len()];
         let front = Front {
             depth: 0,
@@ -107,9 +111,8 @@ impl Evaluator<'_> {
         let budget = if common == 0 { budget } else { budget - front.bytes() };
         let mut rest: Vec<usize> = group.to_vec();
         while let Some(&lead) = rest.first() {
-            let (same, others): (Vec<usize>, Vec<usize>) = rest
-                .into_iter()
-                .partition(|&i| self.model.same_choice(front.depth, &archs[lead], &archs[i]));
+            let (same, others): (Vec<usize>, Vec<usize>) =
+                rest.into_iter().partition(|&i| self.model.same_choice(front.depth, &archs[lead], &archs[i]));
             rest = others;
             if same.len() == 1 {
                 self.finish(archs, &same, &front, done)?;
@@ -184,7 +187,14 @@ impl Evaluator<'_> {
         Ok(y)
     }
 
-    fn infer(&self, statistics: &Statistics, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
+    fn infer(
+        &self,
+        statistics: &Statistics,
+        from: usize,
+        to: usize,
+        arch: &Arch,
+        batch: &Tensor,
+    ) -> Result<Tensor> {
         self.run(Norms::Frozen(statistics), from, to, arch, batch)
     }
 
@@ -223,7 +233,13 @@ pub fn score(
 ///
 /// # Errors
 /// What the engine returns.
-pub fn infer(model: &Model, store: &ParamStore, statistics: &Statistics, arch: &Arch, x: &Tensor) -> Result<Tensor> {
+pub fn infer(
+    model: &Model,
+    store: &ParamStore,
+    statistics: &Statistics,
+    arch: &Arch,
+    x: &Tensor,
+) -> Result<Tensor> {
     let cpu: &Cpu = store.cpu();
     let mut tape = Tape::inference(cpu);
     let x = tape.constant(x.clone());

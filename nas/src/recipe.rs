@@ -184,7 +184,9 @@ impl TrainConfig {
             DecayConfig::Constant => Decay::None,
             DecayConfig::Linear => Decay::Linear,
             DecayConfig::Cosine => Decay::Cosine,
-            DecayConfig::Step { epochs, factor } => Decay::Step { every: epochs.saturating_mul(per_epoch), factor },
+            DecayConfig::Step { epochs, factor } => {
+                Decay::Step { every: epochs.saturating_mul(per_epoch), factor }
+            }
         };
         Schedule { lr: self.lr, warmup: self.warmup_steps, total: steps, decay }
     }
@@ -250,10 +252,8 @@ impl Recipe {
     /// one) or a wrong type; [`Error::Setting`] for a value outside its range.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let bytes = crate::files::read(path)?;
-        let text = String::from_utf8(bytes).map_err(|e| Error::Toml {
-            path: path.to_owned(),
-            reason: format!("not UTF-8: {e}"),
-        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| Error::Toml { path: path.to_owned(), reason: format!("not UTF-8: {e}") })?;
         Self::parse(&text, path, overrides)
     }
 
@@ -262,12 +262,14 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::load`].
     pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
-        let toml_error = |reason: String| Error::Toml { path: path.to_owned(), reason: suggest::explain(&reason) };
+        let toml_error =
+            |reason: String| Error::Toml { path: path.to_owned(), reason: suggest::explain(&reason) };
         let recipe: Recipe = if overrides.is_empty() {
             // Straight from the text, so that errors show the line.
             toml::from_str(text).map_err(|e| toml_error(e.to_string()))?
         } else {
-            let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| toml_error(e.to_string()))?;
+            let mut table: toml::Table =
+                text.parse().map_err(|e: toml::de::Error| toml_error(e.to_string()))?;
             for item in overrides {
                 set(&mut table, item)?;
             }
@@ -297,11 +299,19 @@ impl Recipe {
         self.supernet.sampler.check()?;
         self.data.check()?;
         if self.log.steps == 0 {
-            return Err(Error::Setting { key: "log.steps".into(), value: "0".into(), range: "1 or more".into() });
+            return Err(Error::Setting {
+                key: "log.steps".into(),
+                value: "0".into(),
+                range: "1 or more".into(),
+            });
         }
         if self.log.checkpoint_seconds.is_nan() || self.log.checkpoint_seconds < 0.0 {
             let value = self.log.checkpoint_seconds.to_string();
-            return Err(Error::Setting { key: "log.checkpoint-seconds".into(), value, range: "0 or more".into() });
+            return Err(Error::Setting {
+                key: "log.checkpoint-seconds".into(),
+                value,
+                range: "0 or more".into(),
+            });
         }
         Ok(())
     }

@@ -98,7 +98,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Format`] if the checkpoint belongs to another model.
-    pub fn resume(job: &Job<'_>, cpu: &Cpu, checkpoints: &Checkpoints, journal: &mut Journal) -> Result<Self> {
+    pub fn resume(
+        job: &Job<'_>,
+        cpu: &Cpu,
+        checkpoints: &Checkpoints,
+        journal: &mut Journal,
+    ) -> Result<Self> {
         let mut session = Self::new(job, cpu)?;
         let Some(loaded) = checkpoints.load(job.subject)? else { return Ok(session) };
         session.restore(job, &loaded.archive, &loaded.path)?;
@@ -261,7 +266,8 @@ fn step(
     let mut loss_sum = 0.0;
     for from in (0..n).step_by(micro) {
         let len = micro.min(n - from);
-        let images = Tensor::from_slice(&cpu, [len, h, w, c], &batch.images[from * pixels..(from + len) * pixels])?;
+        let images =
+            Tensor::from_slice(&cpu, [len, h, w, c], &batch.images[from * pixels..(from + len) * pixels])?;
         let labels: Vec<i32> = batch.labels[from..from + len].iter().map(|&l| l as i32).collect();
         let x = tape.constant(images);
         let y = tape.constant(Tensor::from_slice(&cpu, [len], &labels)?);
@@ -276,10 +282,8 @@ fn step(
             &arch,
             &x,
         )?;
-        let loss = tape.apply(
-            ops::SoftmaxCrossEntropy { smoothing: job.config.label_smoothing },
-            &[&logits, &y],
-        )?;
+        let loss =
+            tape.apply(ops::SoftmaxCrossEntropy { smoothing: job.config.label_smoothing }, &[&logits, &y])?;
         let value = f64::from(loss.tensor().f32()?[0]);
         tally.right += right(logits.tensor().f32()?, &labels);
         drop(logits);

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 
 use engine::Rng;
-use nas::search::{Constraint, Domain, Evolution, EvolutionConfig, RandomConfig, RandomSearch, Score, Searcher};
+use nas::search::{
+    Constraint, Domain, Evolution, EvolutionConfig, RandomConfig, RandomSearch, Score, Searcher,
+};
 use nas::{Arch, Error, Space};
 
 /// How many slots take the candidate that a hidden architecture takes.
@@ -62,7 +64,9 @@ fn nothing_is_asked_for_twice_and_everything_satisfies_the_constraint() {
     let space = Space::load("spos-shufflenet").unwrap();
     let constraint = Constraint { max_macs: Some(320_000_000), max_params: Some(3_500_000) };
     let domain = domain(&space, constraint, 0);
-    for searcher in [&mut evolution(50, 5) as &mut dyn Searcher, &mut RandomSearch::new(RandomConfig { candidates: 300 })] {
+    for searcher in
+        [&mut evolution(50, 5) as &mut dyn Searcher, &mut RandomSearch::new(RandomConfig { candidates: 300 })]
+    {
         let total = searcher.total();
         let all = run(searcher, &domain);
         assert_eq!(all.len() as u64, total);

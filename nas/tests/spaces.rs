@@ -121,7 +121,9 @@ fn a_wrong_architecture_names_the_slot_and_what_it_knows() {
     let error = space.parse(&labels.join(",")).unwrap_err().to_string();
     assert!(error.contains(&space.slots()[2].name) && error.contains("did you mean \"mb_k5_e"), "{error}");
     assert!(space.parse("1,2").unwrap_err().to_string().contains("2 choices for 8 slots"));
-    assert!(matches!(Space::load("quikstart"), Err(Error::UnknownSpace { nearest: Some(n), .. }) if n == "quickstart"));
+    assert!(
+        matches!(Space::load("quikstart"), Err(Error::UnknownSpace { nearest: Some(n), .. }) if n == "quickstart")
+    );
 }
 
 #[test]

@@ -228,12 +228,14 @@ impl Block {
                 .or(odd(*kernel))
                 .or((*expansion == 0 || *expansion > MAX_EXPANSION)
                     .then(|| format!("expansion = {expansion} must be 1 to {MAX_EXPANSION}")))
-                .or(se.filter(|s| !(s.ratio > 0.0 && s.ratio <= 8.0)).map(|s| {
-                    format!("se.ratio = {} must be above 0 and at most 8", s.ratio)
-                })),
+                .or(se
+                    .filter(|s| !(s.ratio > 0.0 && s.ratio <= 8.0))
+                    .map(|s| format!("se.ratio = {} must be above 0 and at most 8", s.ratio))),
             Block::Shuffle { kernel } => flat(false).or(odd(*kernel)).or(shuffle_problem(place)),
             Block::Xception {} => flat(false).or(shuffle_problem(place)),
-            Block::Pool {} => flat(false).or((!place.keeps_shape()).then(|| "pool keeps its channels".into())),
+            Block::Pool {} => {
+                flat(false).or((!place.keeps_shape()).then(|| "pool keeps its channels".into()))
+            }
             Block::Dropout { rate } => (!(0.0..1.0).contains(rate))
                 .then(|| format!("rate = {rate} must be 0 to below 1"))
                 .or((!place.keeps_shape()).then(|| "dropout keeps its channels".into())),
@@ -308,7 +310,9 @@ fn shuffle_problem(place: &Place) -> Option<String> {
     }
     if place.output <= place.input {
         let (input, output) = (place.input, place.output);
-        return Some(format!("a shuffle block that changes the shape needs more than its {input} input channels, found {output}"));
+        return Some(format!(
+            "a shuffle block that changes the shape needs more than its {input} input channels, found {output}"
+        ));
     }
     (!place.output.is_multiple_of(2)).then(|| "a shuffle block needs an even number of channels".into())
 }

@@ -26,7 +26,15 @@ impl Registry<'_> {
     }
 
     /// A convolution weight with `fan_in` inputs and `fan_out` outputs per element of the kernel.
-    fn conv(&mut self, name: String, shape: &[usize], stem: bool, kernel: usize, fan_in: usize, fan_out: usize) -> Result<ParamId> {
+    fn conv(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        stem: bool,
+        kernel: usize,
+        fan_in: usize,
+        fan_out: usize,
+    ) -> Result<ParamId> {
         let init = match self.rule {
             InitRule::Kaiming => Init::kaiming_fan_out(kernel * fan_out),
             // SPOS, released code: the stem N(0, 0.01), every other conv N(0, 1 / fan-in channels).
@@ -43,8 +51,10 @@ impl Registry<'_> {
                 InitRule::Kaiming => 0.0,
                 InitRule::Spos => 1e-4,
             };
-            let scale = self.add(format!("{name}.weight"), &[channels], ParamKind::Norm, Init::Constant(1.0))?;
-            let shift = self.add(format!("{name}.bias"), &[channels], ParamKind::Norm, Init::Constant(shift))?;
+            let scale =
+                self.add(format!("{name}.weight"), &[channels], ParamKind::Norm, Init::Constant(1.0))?;
+            let shift =
+                self.add(format!("{name}.bias"), &[channels], ParamKind::Norm, Init::Constant(shift))?;
             Some((scale, shift))
         } else {
             None
@@ -93,27 +103,6 @@ impl ConvLayer {
         };
         let y = cx.norm(self.norm, &y)?;
         cx.act(self.act, y)
-    }
-}
-
-/// Depthwise convolution and batch norm.
-#[derive(Clone, Debug)]
-pub(super) struct DepthwiseLayer {
-    weight: ParamId,
-    norm: NormSite,
-    stride: usize,
-}
-
-impl DepthwiseLayer {
-    pub fn register(r: &mut Registry<'_>, prefix: &str, channels: usize, [kernel, stride]: [usize; 2]) -> Result<Self> {
-        let weight = r.conv(format!("{prefix}.weight"), &[kernel, kernel, channels], false, kernel * kernel, 1, 1)?;
-        Ok(Self { weight, norm: r.norm(prefix, channels)?, stride })
-    }
-
-    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        let w = cx.store.read(cx.tape, self.weight, None)?;
-        let y = cx.tape.apply(ops::DepthwiseConv2d { stride: self.stride, dilation: 1 }, &[x, &w])?;
-        cx.norm(self.norm, &y)
     }
 }
 
@@ -215,7 +204,14 @@ pub(super) struct LinearLayer {
 }
 
 impl LinearLayer {
-    pub fn register(r: &mut Registry<'_>, prefix: &str, input: usize, output: usize, bias: bool, act: Act) -> Result<Self> {
+    pub fn register(
+        r: &mut Registry<'_>,
+        prefix: &str,
+        input: usize,
+        output: usize,
+        bias: bool,
+        act: Act,
+    ) -> Result<Self> {
         let init = Init::Normal { std: 0.01 };
         let weight = r.add(format!("{prefix}.weight"), &[output, input], ParamKind::Weight, init)?;
         let bias = match bias {

@@ -242,7 +242,9 @@ impl Context<'_, '_> {
                 let (mean, var) = statistics.get(site.id)?;
                 let (mean, var) = (self.tape.constant(mean.clone()), self.tape.constant(var.clone()));
                 inputs.extend([&mean, &var]);
-                Ok(self.tape.apply(ops::BatchNorm { eps, affine: affine.is_some(), frozen: true }, &inputs)?)
+                Ok(self
+                    .tape
+                    .apply(ops::BatchNorm { eps, affine: affine.is_some(), frozen: true }, &inputs)?)
             }
         }
     }

@@ -28,13 +28,24 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    pub fn register(r: &mut Registry<'_>, prefix: &str, place: &Place, block: &Block, stem: bool) -> Result<Self> {
+    pub fn register(
+        r: &mut Registry<'_>,
+        prefix: &str,
+        place: &Place,
+        block: &Block,
+        stem: bool,
+    ) -> Result<Self> {
         let Place { input, output, stride, .. } = *place;
         Ok(match block {
             Block::Skip {} => Unit::Skip,
-            Block::Conv { kernel, act } => {
-                Unit::Conv(ConvLayer::register(r, prefix, [input, output], [*kernel, stride], act.act(), stem)?)
-            }
+            Block::Conv { kernel, act } => Unit::Conv(ConvLayer::register(
+                r,
+                prefix,
+                [input, output],
+                [*kernel, stride],
+                act.act(),
+                stem,
+            )?),
             Block::InvertedResidual { kernel, expansion, se, act } => {
                 let spec = ResidualSpec {
                     input,
@@ -62,7 +73,11 @@ impl Unit {
             Block::Xception {} => {
                 let middle = Block::middle(place);
                 shuffle(r, prefix, place, 3, |input| {
-                    vec![branch(input, middle, stride), branch(middle, middle, 1), branch(middle, output - input, 1)]
+                    vec![
+                        branch(input, middle, stride),
+                        branch(middle, middle, 1),
+                        branch(middle, output - input, 1),
+                    ]
                 })?
             }
             Block::Pool {} => Unit::Pool,
@@ -83,7 +98,9 @@ impl Unit {
             Unit::Dropout { rate, purpose } => match cx.dropout {
                 Some(site) if *rate > 0.0 => {
                     let rng: Rng = site.rng.fork(purpose);
-                    let op = ops::Dropout { rate: *rate, rng, step: site.step, first: site.first };
+                    // The step is counted over the whole run, in two halves.
+                    let (epoch, step) = ((site.step >> 32) as u32, site.step as u32);
+                    let op = ops::Dropout { rate: *rate, rng, epoch, step, first_image: site.first };
                     Ok(cx.tape.apply(op, &[x])?)
                 }
                 _ => Ok(x.clone()),

@@ -153,8 +153,8 @@ fn fit(space: Space, recipe: &Recipe, data: &Data) -> Result<Space> {
 /// Makes the directory, or checks that it can be gone on with.
 fn prepare(dir: &RunDir, recipe: &Recipe, resume: bool) -> Result<()> {
     let path = dir.path();
-    let holds_something = path.exists()
-        && std::fs::read_dir(path).map_err(|e| Error::io("list", path, e))?.next().is_some();
+    let holds_something =
+        path.exists() && std::fs::read_dir(path).map_err(|e| Error::io("list", path, e))?.next().is_some();
     if holds_something && !resume {
         return Err(Error::RunExists { path: path.to_owned() });
     }
@@ -209,7 +209,12 @@ impl Run<'_> {
 /// # Errors
 /// [`Error::RunExists`] for a directory that holds something, without `resume`;
 /// [`Error::Interrupted`] after a signal, with everything stored; whatever a stage returns.
-pub fn run(recipe: &Recipe, base: &Path, options: Options<'_>, sinks: Vec<Box<dyn Sink>>) -> Result<Option<Outcome>> {
+pub fn run(
+    recipe: &Recipe,
+    base: &Path,
+    options: Options<'_>,
+    sinks: Vec<Box<dyn Sink>>,
+) -> Result<Option<Outcome>> {
     let recipe = absolute(recipe, base)?;
     let space = Space::load(&recipe.space)?;
     let data = recipe.data.open(base, recipe.seed)?;

@@ -81,7 +81,10 @@ impl Snapshot {
         let arch = space.parse(&meta.arch)?;
         let model = Model::new(&space.only(&arch)?, NormParams::Affine)?;
         if meta.classes.len() != space.classes() {
-            return Err(Error::Format { path: path.to_owned(), reason: "classes and their names disagree".into() });
+            return Err(Error::Format {
+                path: path.to_owned(),
+                reason: "classes and their names disagree".into(),
+            });
         }
         let mut store = model.init(cpu, &Rng::new(0, "init"))?;
         model.load_weights(&mut store, &archive, path)?;
@@ -212,7 +215,13 @@ fn retrain_one(run: &mut Run<'_>, subject: &str, arch: &Arch) -> Result<()> {
 }
 
 /// Batch-norm statistics averaged over one pass of the training images in batches of `bn_batch`.
-fn cumulative(model: &Model, session: &Session, loader: &mut Loader, bn_batch: usize, arch: &Arch) -> Result<Statistics> {
+fn cumulative(
+    model: &Model,
+    session: &Session,
+    loader: &mut Loader,
+    bn_batch: usize,
+    arch: &Arch,
+) -> Result<Statistics> {
     let cpu = session.store.cpu();
     let mut calibration = Calibration::new(model);
     let mut batch = Batch::default();
@@ -298,8 +307,10 @@ fn summarise(run: &Run<'_>, networks: Vec<(Network, u64)>, search_seconds: f64) 
     let accuracies: Vec<f64> = random.iter().map(|n| n.top1).collect();
     let n = accuracies.len();
     let mean = accuracies.iter().sum::<f64>() / n.max(1) as f64;
-    let variance = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / n.saturating_sub(1).max(1) as f64;
-    let supernet = crate::checkpoint::Archive::from_bytes(&files::read(&run.dir.supernet())?, &run.dir.supernet())?;
+    let variance =
+        accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / n.saturating_sub(1).max(1) as f64;
+    let supernet =
+        crate::checkpoint::Archive::from_bytes(&files::read(&run.dir.supernet())?, &run.dir.supernet())?;
     let supernet: serde_json::Value = supernet.meta(&run.dir.supernet())?;
     let retraining = random.iter().chain(&found).chain(&largest).map(|n| n.seconds).sum();
     Ok(Outcome {

@@ -60,7 +60,8 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
     }
     let config = run.recipe.search.clone();
     let calibration = calibration_images(run, &config)?;
-    let scored = scored_images(&run.cpu, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
+    let scored =
+        scored_images(&run.cpu, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
     let Run { recipe, space, dir, stop, journal, .. } = run;
     let domain = Domain { space, constraint: config.constraint, rng: Rng::new(recipe.seed, "search") };
     let evaluator = Evaluator {
@@ -191,7 +192,13 @@ fn calibration_images(run: &Run<'_>, config: &SearchConfig) -> Result<Images> {
 const CALIBRATION: u64 = 0x6361_6c69_6272_6174;
 
 /// A whole view as an evaluation sees it.
-pub(super) fn scored_images(cpu: &Cpu, data: &DataConfig, view: &View, batch: usize, seed: u64) -> Result<Images> {
+pub(super) fn scored_images(
+    cpu: &Cpu,
+    data: &DataConfig,
+    view: &View,
+    batch: usize,
+    seed: u64,
+) -> Result<Images> {
     let mut loader = Loader::new(
         view.clone(),
         Pipeline::new(&data.eval, &data.normalise)?,

@@ -16,7 +16,6 @@ use crate::train::{self, Job, Session};
 pub(crate) struct Supernet {
     pub model: Model,
     pub store: ParamStore,
-    pub seconds: f64,
 }
 
 /// What `supernet.safetensors` says of itself.
@@ -39,7 +38,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         let mut store = model.init(&run.cpu, &Rng::new(run.recipe.seed, "init"))?;
         model.load_weights(&mut store, &archive, &path)?;
         run.journal.cut(meta.events)?;
-        return Ok(Supernet { model, store, seconds: meta.seconds });
+        return Ok(Supernet { model, store });
     }
     let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
     let sampler = recipe.supernet.sampler.build();
@@ -72,5 +71,5 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     model.save_weights(&store, &mut archive);
     files::write_atomic(&path, &archive.to_bytes()?)?;
     run.checkpoints.clear("supernet")?;
-    Ok(Supernet { model, store, seconds })
+    Ok(Supernet { model, store })
 }

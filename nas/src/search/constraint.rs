@@ -23,7 +23,8 @@ pub struct Constraint {
 impl Constraint {
     /// Whether a network of this cost is allowed.
     pub fn allows(&self, cost: &Cost) -> bool {
-        self.max_macs.is_none_or(|max| cost.macs <= max) && self.max_params.is_none_or(|max| cost.params <= max)
+        self.max_macs.is_none_or(|max| cost.macs <= max)
+            && self.max_params.is_none_or(|max| cost.params <= max)
     }
 
     /// Refuses a bound below what any network of the space costs: known before training.

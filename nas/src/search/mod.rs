@@ -153,7 +153,11 @@ impl SearchConfig {
     /// [`Error::Setting`].
     pub fn check(&self) -> Result<()> {
         let bad = |key: &str, value: usize, range: &str| {
-            Err(Error::Setting { key: format!("search.{key}"), value: value.to_string(), range: range.to_owned() })
+            Err(Error::Setting {
+                key: format!("search.{key}"),
+                value: value.to_string(),
+                range: range.to_owned(),
+            })
         };
         if self.calibration_batch < 2 {
             return bad("calibration-batch", self.calibration_batch, "2 or more");

@@ -212,13 +212,8 @@ impl Space {
     fn resolve(file: SpaceFile) -> Result<Self> {
         let problem = |at: String, reason: String| Error::Space { space: file.name.clone(), at, reason };
         check_bounds(&file).map_err(|(at, reason)| problem(at, reason))?;
-        let mut place = Place {
-            input: file.input.channels,
-            output: 0,
-            stride: 1,
-            size: file.input.size,
-            flat: false,
-        };
+        let mut place =
+            Place { input: file.input.channels, output: 0, stride: 1, size: file.input.size, flat: false };
         let mut step = |name: &str, output: usize, stride: usize, blocks: &[&Block]| -> Result<Place> {
             let here = Place { output, stride, ..place };
             for block in blocks {
@@ -238,10 +233,10 @@ impl Space {
         };
         let mut channels = file.input.channels;
         let fixed = |prefix: &str,
-                         layers: &[Layer],
-                         channels: &mut usize,
-                         step: &mut dyn FnMut(&str, usize, usize, &[&Block]) -> Result<Place>,
-                         last: Option<usize>|
+                     layers: &[Layer],
+                     channels: &mut usize,
+                     step: &mut dyn FnMut(&str, usize, usize, &[&Block]) -> Result<Place>,
+                     last: Option<usize>|
          -> Result<Vec<FixedLayer>> {
             let mut resolved = Vec::with_capacity(layers.len());
             for (i, layer) in layers.iter().enumerate() {
@@ -276,10 +271,13 @@ impl Space {
                 if chosen.is_empty() {
                     return Err(problem("no candidate is left".into()));
                 }
-                if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l))) {
+                if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l)))
+                {
                     return Err(problem(format!("keep names {lost:?}, which is no candidate here")));
                 }
-                if let Some(twice) = (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0)) {
+                if let Some(twice) =
+                    (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0))
+                {
                     return Err(problem(format!("two candidates are called {:?}", chosen[twice].0)));
                 }
                 let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
@@ -339,7 +337,10 @@ fn check_bounds(file: &SpaceFile) -> std::result::Result<(), (String, String)> {
         return Err(("norm.eps".into(), format!("{} must be above 0 and below 1", file.norm.eps)));
     }
     if !(file.norm.momentum > 0.0 && file.norm.momentum <= 1.0) {
-        return Err(("norm.momentum".into(), format!("{} must be above 0 and at most 1", file.norm.momentum)));
+        return Err((
+            "norm.momentum".into(),
+            format!("{} must be above 0 and at most 1", file.norm.momentum),
+        ));
     }
     Ok(())
 }
