@@ -30,8 +30,16 @@ pub enum Error {
         /// What the file should hold.
         expected: &'static str,
     },
-    /// A header promises a size that cannot be: zero, too large, or more than the file can hold.
-    #[error("{}: header claims {claimed} bytes of content, but {limit} is the most it can have", path.display())]
+    /// Images of a shape that is no picture.
+    #[error("{}: images of {} x {} pixels with {} channels cannot be used", path.display(), shape[0], shape[1], shape[2])]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Height, width, channels.
+        shape: [usize; 3],
+    },
+    /// A header promises more than the file can hold.
+    #[error("{}: header promises {claimed} bytes of content, but the file can hold {limit} at most", path.display())]
     ClaimedSize {
         /// The file.
         path: PathBuf,
