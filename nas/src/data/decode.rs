@@ -1,7 +1,8 @@
 //! JPEG and PNG bytes to pixels. The format is told by the content, never by a file's name.
 //!
 //! A file that decodes is either whole or refused: JPEG is read strictly, since a lenient decoder
-//! fills the missing half of a truncated file with gray and calls it success. The one thing strict
+//! fills the missing half of a truncated file with gray and calls it success. Even a strict one does
+//! not miss the last band of blocks, so the end marker must be there, too. The one thing strict
 //! decoding refuses without need, junk between header segments, is cut out and the rest read
 //! strictly; [`Image::repaired`] tells. JPEG has no checksum, so a flipped bit may pass unseen; only
 //! the packed format notices that.
@@ -43,16 +44,14 @@ pub fn decode(bytes: &[u8], image: &mut Image) -> Result<()> {
 }
 
 fn jpeg(bytes: &[u8], image: &mut Image) -> Result<()> {
-    let refusal = match jpeg_strict(bytes, image) {
+    match jpeg_strict(bytes, image) {
         Err(DecodeError::Jpeg(JpegError::FormatStatic(text))) if text.contains("between headers") => {
-            DecodeError::Jpeg(JpegError::FormatStatic(text))
+            jpeg_strict(&without_junk(bytes), image)?;
+            image.repaired = true;
+            Ok(())
         }
-        other => return other,
-    };
-    let Some(clean) = without_junk(bytes) else { return Err(refusal) };
-    jpeg_strict(&clean, image)?;
-    image.repaired = true;
-    Ok(())
+        other => other,
+    }
 }
 
 fn jpeg_strict(bytes: &[u8], image: &mut Image) -> Result<()> {
@@ -76,24 +75,34 @@ fn jpeg_strict(bytes: &[u8], image: &mut Image) -> Result<()> {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
     }
     image.reshape(height, width, channels);
-    decoder.decode_into(&mut image.pixels).map_err(DecodeError::Jpeg)
+    decoder.decode_into(&mut image.pixels).map_err(DecodeError::Jpeg)?;
+    // Within coded data 0xFF is always stuffed, so this pair is a marker wherever it stands; before
+    // the scan it may belong to a thumbnail.
+    let scan = segments(bytes).last().map_or(0, |segment| segment.start);
+    match bytes[scan..].windows(2).rposition(|pair| pair == [0xFF, 0xD9]) {
+        Some(_) => Ok(()),
+        None => Err(DecodeError::NoEnd),
+    }
 }
 
-/// The file with only whole segments before its scan, or `None` if there is no scan.
-fn without_junk(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut clean = bytes.get(..2)?.to_vec();
+/// The file with only whole segments before its scan.
+fn without_junk(bytes: &[u8]) -> Vec<u8> {
+    let mut clean = bytes[..2].to_vec();
+    segments(bytes).for_each(|segment| clean.extend_from_slice(&bytes[segment]));
+    clean
+}
+
+/// Segments of the header, marker included; the last one begins with the scan and takes the rest.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
     let mut at = 2;
-    loop {
+    std::iter::from_fn(move || {
         let marker = |i: usize| bytes[i] == 0xFF && (0xC0..=0xFE).contains(&bytes[i + 1]);
-        at = (at..bytes.len().checked_sub(3)?).find(|&i| marker(i))?;
-        if bytes[at + 1] == 0xDA {
-            clean.extend_from_slice(&bytes[at..]);
-            return Some(clean);
-        }
-        let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
-        clean.extend_from_slice(bytes.get(at..at + 2 + length)?);
-        at += 2 + length;
-    }
+        let start = (at..bytes.len().saturating_sub(3)).find(|&i| marker(i))?;
+        let length = usize::from(u16::from_be_bytes([bytes[start + 2], bytes[start + 3]]));
+        let end = if bytes[start + 1] == 0xDA { bytes.len() } else { start + 2 + length };
+        at = end;
+        (end <= bytes.len()).then_some(start..end)
+    })
 }
 
 fn png(bytes: &[u8], image: &mut Image) -> Result<()> {

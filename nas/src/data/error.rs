@@ -254,6 +254,9 @@ pub enum DecodeError {
         /// Size of the file.
         bytes: usize,
     },
+    /// A JPEG without its end marker.
+    #[error("bad JPEG: cut short, its end marker is missing")]
+    NoEnd,
     /// A number of colour channels that is neither gray nor colour.
     #[error("{0} colour channels")]
     Channels(usize),
