@@ -14,6 +14,7 @@
 //! - No more than [`MAX_PIXELS`] pixels, and no more than the file's length can describe.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -33,14 +34,16 @@ type Result<T> = std::result::Result<T, DecodeError>;
 /// Decodes `bytes` into `image`, whose memory is reused.
 ///
 /// # Errors
-/// Empty, unknown, damaged, or too large; `image` then holds nothing of use.
+/// Empty, unknown, damaged, or too large; `image` then holds nothing of use. A panic of a decoder,
+/// other people's code fed with untrusted bytes, is an error as well.
 pub fn decode(bytes: &[u8], image: &mut Image) -> Result<()> {
-    match bytes {
+    let attempt = AssertUnwindSafe(|| match bytes {
         [] => Err(DecodeError::Empty),
         [0xFF, 0xD8, ..] => jpeg(bytes, image),
         [0x89, b'P', b'N', b'G', ..] => png(bytes, image),
         _ => Err(DecodeError::UnknownFormat(bytes[..bytes.len().min(8)].to_vec())),
-    }
+    });
+    catch_unwind(attempt).unwrap_or(Err(DecodeError::Panicked))
 }
 
 fn jpeg(bytes: &[u8], image: &mut Image) -> Result<()> {
@@ -116,6 +119,10 @@ fn png(bytes: &[u8], image: &mut Image) -> Result<()> {
     // Deflate expands at most 1032-fold, and a byte holds at most 8 pixels.
     check_size(width, height, bytes.len(), 8 * 1032)?;
     let mut reader = decoder.read_info().map_err(DecodeError::Png)?;
+    // png 0.18.1 panics at a palette that ends within an entry (image-png issue 694).
+    if let Some(palette) = reader.info().palette.as_ref().filter(|palette| palette.len() % 3 != 0) {
+        return Err(DecodeError::Palette(palette.len()));
+    }
     let channels = reader.output_color_type().0.samples();
     image.reshape(height, width, channels);
     reader.next_frame(&mut image.pixels).map_err(DecodeError::Png)?;

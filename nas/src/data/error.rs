@@ -162,8 +162,8 @@ pub enum Error {
         /// The class.
         class: String,
     },
-    /// Decoding or augmenting a record panicked: a bug here or in a decoder.
-    #[error("image {record}: the decoder panicked; please report it with this file")]
+    /// Reading or augmenting a record panicked.
+    #[error("image {record}: reading or augmenting it panicked; please report it with this file")]
     Panicked {
         /// Name of the record.
         record: String,
@@ -260,6 +260,12 @@ pub enum DecodeError {
     /// A number of colour channels that is neither gray nor colour.
     #[error("{0} colour channels")]
     Channels(usize),
+    /// A PNG palette that ends within an entry.
+    #[error("bad PNG: a palette of {0} bytes, which is no multiple of 3")]
+    Palette(usize),
+    /// The decoder panicked.
+    #[error("the decoder panicked; please report it with this file")]
+    Panicked,
     /// The JPEG decoder's complaint.
     #[error("bad JPEG: {0}")]
     Jpeg(#[source] zune_jpeg::errors::DecodeErrors),

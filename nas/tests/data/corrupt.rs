@@ -50,7 +50,8 @@ fn exif_orientation_is_ignored() {
 fn pngs_of_every_kind_become_gray_or_rgb() {
     use png::BitDepth::{Eight, Sixteen};
     use png::ColorType::{Grayscale, GrayscaleAlpha, Rgb, Rgba};
-    let cases: [(png::ColorType, png::BitDepth, &[u8], usize, &[u8]); 6] = [
+    type Case<'a> = (png::ColorType, png::BitDepth, &'a [u8], usize, &'a [u8]);
+    let cases: [Case; 6] = [
         (Grayscale, Sixteen, &[200, 7, 100, 250], 1, &[200, 100]),
         (GrayscaleAlpha, Eight, &[200, 0, 100, 255], 1, &[200, 100]),
         (Rgb, Eight, &[1, 2, 3, 4, 5, 6], 3, &[1, 2, 3, 4, 5, 6]),
@@ -140,6 +141,19 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |c, _| (c >> 1) ^ (0xEDB8_8320 & (c & 1).wrapping_neg()))
     })
+}
+
+#[test]
+fn a_palette_that_ends_within_an_entry_is_refused() {
+    let mut bytes = fixture("palette.png");
+    let at = bytes.windows(4).position(|kind| kind == b"PLTE").unwrap();
+    let length = u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap());
+    bytes[at - 4..at].copy_from_slice(&(length - 2).to_be_bytes());
+    let end = at + 4 + length as usize;
+    bytes.drain(end - 2..end);
+    let checksum = crc32(&bytes[at..end - 2]);
+    bytes[end - 2..end + 2].copy_from_slice(&checksum.to_be_bytes());
+    assert!(matches!(decoded(&bytes), Err(DecodeError::Palette(_))), "{:?}", decoded(&bytes).err());
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn idx_files_may_hold_colour() {
 #[test]
 fn idx_headers_and_lengths_must_agree() {
     type Change = fn(&mut Vec<u8>, &mut Vec<u8>);
-    let cases: [(Change, fn(&Error) -> bool); 12] = [
+    type Check = fn(&Error) -> bool;
+    let cases: [(Change, Check); 12] = [
         (|i, _| i[3] = 1, |e| matches!(e, Error::IdxMagic { found: 0x801, .. })),
         (|_, l| l[2] = 9, |e| matches!(e, Error::IdxMagic { found: 0x901, .. })),
         (
@@ -260,7 +261,8 @@ fn unusable_tar_members_are_named() {
         Err(Error::TarMember { problem, .. }) => Some(problem),
         _ => None,
     };
-    let cases: [(&[(&str, &[u8])], TarProblem); 5] = [
+    type Members<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Members, TarProblem); 5] = [
         (&[("a/1.png", &image), ("a/1.png", &image)], TarProblem::Duplicate),
         (&[("1.cls", b"1"), ("1.png", &image), ("2.png", &image)], TarProblem::NoClassMember),
         (&[("1.cls", b"cat"), ("1.png", &image)], TarProblem::BadClass),
