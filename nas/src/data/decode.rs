@@ -1,7 +1,8 @@
 //! JPEG and PNG bytes to pixels. The format is told by the content, never by a file's name.
 //!
 //! A file that decodes is either whole or refused: JPEG is read strictly, since a lenient decoder
-//! fills the missing half of a truncated file with gray and calls it success. The one thing strict
+//! fills the missing half of a truncated file with gray and calls it success. Even a strict one does
+//! not miss the last band of blocks, so the end marker must be there, too. The one thing strict
 //! decoding refuses without need, junk between header segments, is cut out and the rest read
 //! strictly; [`Image::repaired`] tells. JPEG has no checksum, so a flipped bit may pass unseen; only
 //! the packed format notices that.
@@ -13,6 +14,7 @@
 //! - No more than [`MAX_PIXELS`] pixels, and no more than the file's length can describe.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -32,27 +34,27 @@ type Result<T> = std::result::Result<T, DecodeError>;
 /// Decodes `bytes` into `image`, whose memory is reused.
 ///
 /// # Errors
-/// Empty, unknown, damaged, or too large; `image` then holds nothing of use.
+/// Empty, unknown, damaged, or too large; `image` then holds nothing of use. A panic of a decoder,
+/// other people's code fed with untrusted bytes, is an error as well.
 pub fn decode(bytes: &[u8], image: &mut Image) -> Result<()> {
-    match bytes {
+    let attempt = AssertUnwindSafe(|| match bytes {
         [] => Err(DecodeError::Empty),
         [0xFF, 0xD8, ..] => jpeg(bytes, image),
         [0x89, b'P', b'N', b'G', ..] => png(bytes, image),
         _ => Err(DecodeError::UnknownFormat(bytes[..bytes.len().min(8)].to_vec())),
-    }
+    });
+    catch_unwind(attempt).unwrap_or(Err(DecodeError::Panicked))
 }
 
 fn jpeg(bytes: &[u8], image: &mut Image) -> Result<()> {
-    let refusal = match jpeg_strict(bytes, image) {
+    match jpeg_strict(bytes, image) {
         Err(DecodeError::Jpeg(JpegError::FormatStatic(text))) if text.contains("between headers") => {
-            DecodeError::Jpeg(JpegError::FormatStatic(text))
+            jpeg_strict(&without_junk(bytes), image)?;
+            image.repaired = true;
+            Ok(())
         }
-        other => return other,
-    };
-    let Some(clean) = without_junk(bytes) else { return Err(refusal) };
-    jpeg_strict(&clean, image)?;
-    image.repaired = true;
-    Ok(())
+        other => other,
+    }
 }
 
 fn jpeg_strict(bytes: &[u8], image: &mut Image) -> Result<()> {
@@ -76,24 +78,34 @@ fn jpeg_strict(bytes: &[u8], image: &mut Image) -> Result<()> {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
     }
     image.reshape(height, width, channels);
-    decoder.decode_into(&mut image.pixels).map_err(DecodeError::Jpeg)
+    decoder.decode_into(&mut image.pixels).map_err(DecodeError::Jpeg)?;
+    // Within coded data 0xFF is always stuffed, so this pair is a marker wherever it stands; before
+    // the scan it may belong to a thumbnail.
+    let scan = segments(bytes).last().map_or(0, |segment| segment.start);
+    match bytes[scan..].windows(2).rposition(|pair| pair == [0xFF, 0xD9]) {
+        Some(_) => Ok(()),
+        None => Err(DecodeError::NoEnd),
+    }
 }
 
-/// The file with only whole segments before its scan, or `None` if there is no scan.
-fn without_junk(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut clean = bytes.get(..2)?.to_vec();
+/// The file with only whole segments before its scan.
+fn without_junk(bytes: &[u8]) -> Vec<u8> {
+    let mut clean = bytes[..2].to_vec();
+    segments(bytes).for_each(|segment| clean.extend_from_slice(&bytes[segment]));
+    clean
+}
+
+/// Segments of the header, marker included; the last one begins with the scan and takes the rest.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
     let mut at = 2;
-    loop {
+    std::iter::from_fn(move || {
         let marker = |i: usize| bytes[i] == 0xFF && (0xC0..=0xFE).contains(&bytes[i + 1]);
-        at = (at..bytes.len().checked_sub(3)?).find(|&i| marker(i))?;
-        if bytes[at + 1] == 0xDA {
-            clean.extend_from_slice(&bytes[at..]);
-            return Some(clean);
-        }
-        let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
-        clean.extend_from_slice(bytes.get(at..at + 2 + length)?);
-        at += 2 + length;
-    }
+        let start = (at..bytes.len().saturating_sub(3)).find(|&i| marker(i))?;
+        let length = usize::from(u16::from_be_bytes([bytes[start + 2], bytes[start + 3]]));
+        let end = if bytes[start + 1] == 0xDA { bytes.len() } else { start + 2 + length };
+        at = end;
+        (end <= bytes.len()).then_some(start..end)
+    })
 }
 
 fn png(bytes: &[u8], image: &mut Image) -> Result<()> {
@@ -107,6 +119,10 @@ fn png(bytes: &[u8], image: &mut Image) -> Result<()> {
     // Deflate expands at most 1032-fold, and a byte holds at most 8 pixels.
     check_size(width, height, bytes.len(), 8 * 1032)?;
     let mut reader = decoder.read_info().map_err(DecodeError::Png)?;
+    // png 0.18.1 panics at a palette that ends within an entry (image-png issue 694).
+    if let Some(palette) = reader.info().palette.as_ref().filter(|palette| palette.len() % 3 != 0) {
+        return Err(DecodeError::Palette(palette.len()));
+    }
     let channels = reader.output_color_type().0.samples();
     image.reshape(height, width, channels);
     reader.next_frame(&mut image.pixels).map_err(DecodeError::Png)?;

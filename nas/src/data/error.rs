@@ -30,8 +30,16 @@ pub enum Error {
         /// What the file should hold.
         expected: &'static str,
     },
-    /// A header promises a size that cannot be: zero, too large, or more than the file can hold.
-    #[error("{}: header claims {claimed} bytes of content, but {limit} is the most it can have", path.display())]
+    /// Images of a shape that is no picture.
+    #[error("{}: images of {} x {} pixels with {} channels cannot be used", path.display(), shape[0], shape[1], shape[2])]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Height, width, channels.
+        shape: [usize; 3],
+    },
+    /// A header promises more than the file can hold.
+    #[error("{}: header promises {claimed} bytes of content, but the file can hold {limit} at most", path.display())]
     ClaimedSize {
         /// The file.
         path: PathBuf,
@@ -154,8 +162,8 @@ pub enum Error {
         /// The class.
         class: String,
     },
-    /// Decoding or augmenting a record panicked: a bug here or in a decoder.
-    #[error("image {record}: the decoder panicked; please report it with this file")]
+    /// Reading or augmenting a record panicked.
+    #[error("image {record}: reading or augmenting it panicked; please report it with this file")]
     Panicked {
         /// Name of the record.
         record: String,
@@ -246,9 +254,18 @@ pub enum DecodeError {
         /// Size of the file.
         bytes: usize,
     },
+    /// A JPEG without its end marker.
+    #[error("bad JPEG: cut short, its end marker is missing")]
+    NoEnd,
     /// A number of colour channels that is neither gray nor colour.
     #[error("{0} colour channels")]
     Channels(usize),
+    /// A PNG palette that ends within an entry.
+    #[error("bad PNG: a palette of {0} bytes, which is no multiple of 3")]
+    Palette(usize),
+    /// The decoder panicked.
+    #[error("the decoder panicked; please report it with this file")]
+    Panicked,
     /// The JPEG decoder's complaint.
     #[error("bad JPEG: {0}")]
     Jpeg(#[source] zune_jpeg::errors::DecodeErrors),

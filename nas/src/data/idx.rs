@@ -50,11 +50,7 @@ impl Idx {
         let size = shape.iter().product::<usize>();
         let drawable = size > 0 && (channels == 1 || channels == 3);
         if !drawable || shape[0] * shape[1] > super::decode::MAX_PIXELS {
-            return Err(Error::ClaimedSize {
-                path: images.to_owned(),
-                claimed: size as u64,
-                limit: 3 * super::decode::MAX_PIXELS as u64,
-            });
+            return Err(Error::Shape { path: images.to_owned(), shape });
         }
         let largest = usize::from(label_bytes.iter().copied().max().unwrap_or(0));
         let classes: Vec<String> = if classes.is_empty() {

@@ -172,8 +172,8 @@ fn check_count(path: &Path, records: usize) -> Result<()> {
     }
 }
 
-/// Turns a panic while record `i` is decoded into that record's error. Decoders are other people's
-/// code fed with untrusted bytes, and a worker that dies would leave its caller waiting for ever.
+/// Turns a panic while record `i` is worked on into that record's error: a worker that dies would
+/// leave its caller waiting for ever.
 fn guard(dataset: &dyn Dataset, i: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Panicked { record: dataset.name(i) }))

@@ -5,7 +5,7 @@ Needs Pillow (made with 13.0) and numpy. The pictures are small on purpose: a gr
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 
 def picture(h, w):
@@ -37,6 +37,11 @@ Image.new("RGB", (30000, 1), (90, 140, 200)).save("strip.jpg", quality=30, optim
 rgb.crop((5, 3, 45, 33)).resize((24, 24), Image.BILINEAR).save("crop-5-3-40-30-to-24.png", optimize=True)
 rgb.resize((44, 32), Image.BILINEAR).save("whole-to-44x32.png", optimize=True)
 rgb.save("source.png", optimize=True)
+
+# Colour changes, by name and factor.
+for name, kind in ("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color):
+    for factor in 0.6, 1.4:
+        kind(rgb).enhance(factor).save(f"{name}-{factor}.png", optimize=True)
 
 # Adam7 is not something Pillow writes; these are what it does write.
 rgb.quantize(16).save("palette.png", optimize=True)
