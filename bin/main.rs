@@ -66,7 +66,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // A reader that closed the pipe has seen enough.
-            if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            {
                 return ExitCode::SUCCESS;
             }
             eprintln!("error: {error:#}");

@@ -71,7 +71,9 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
 pub fn check_overrides(overrides: &[String]) -> Result<()> {
     for item in overrides {
         if !item.contains('=') {
-            return Err(usage(format!("--set {item:?} must be key=value, for example --set supernet.train.epochs=3")));
+            return Err(usage(format!(
+                "--set {item:?} must be key=value, for example --set supernet.train.epochs=3"
+            )));
         }
     }
     Ok(())

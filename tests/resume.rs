@@ -37,7 +37,8 @@ fn twenty_kills_over_all_stages_change_no_bit() {
             // The number of threads changes from life to life, too.
             let threads = (1 + draws.below(3)).to_string();
             let args = ["run", "tiny.toml", "--out", &dir, "--resume", "--threads", &threads];
-            let mut child = bench.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut child =
+                bench.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(u64::from(20 + draws.below(350))));
             if let Some(status) = child.try_wait().unwrap() {
                 let mut errors = String::new();
@@ -89,11 +90,16 @@ fn a_damaged_checkpoint_costs_work_and_nothing_else() {
     let bench = Bench::new();
     bench.ok(&["run", "tiny.toml", "--out", "whole"]);
     // Killed in mid-training, with two checkpoints on disk.
-    let mut child = bench.command(&["run", "tiny.toml", "--out", "hurt"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        bench.command(&["run", "tiny.toml", "--out", "hurt"]).stderr(Stdio::null()).spawn().unwrap();
     let folder = bench.path("hurt").join("checkpoints");
     let files = || -> Vec<std::path::PathBuf> {
         let Ok(list) = std::fs::read_dir(&folder) else { return Vec::new() };
-        let mut files: Vec<_> = list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+        let mut files: Vec<_> = list
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
+            .collect();
         files.sort();
         files
     };

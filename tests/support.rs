@@ -120,7 +120,8 @@ checkpoint-seconds = 0.0
 /// Every float of every network and of the supernet, with the outcome's figures: what must not change.
 pub fn fingerprint(run: &Path) -> String {
     let mut text = String::new();
-    let archive = |path: &Path| nas::checkpoint::Archive::from_bytes(&std::fs::read(path).unwrap(), path).unwrap();
+    let archive =
+        |path: &Path| nas::checkpoint::Archive::from_bytes(&std::fs::read(path).unwrap(), path).unwrap();
     for file in ["supernet.safetensors", "model.safetensors"] {
         write!(text, "{}", digest(&archive(&run.join(file)))).unwrap();
     }
@@ -130,9 +131,11 @@ pub fn fingerprint(run: &Path) -> String {
     for network in networks {
         write!(text, "{}", digest(&archive(&network.join("model.safetensors")))).unwrap();
     }
-    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("result.json")).unwrap()).unwrap();
+    let result: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("result.json")).unwrap()).unwrap();
     write!(text, "{}{}", result["found"]["arch"], result["random"]["mean_top1"]).unwrap();
-    let search: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("search.json")).unwrap()).unwrap();
+    let search: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("search.json")).unwrap()).unwrap();
     write!(text, "{}", search["scored"]).unwrap();
     text
 }

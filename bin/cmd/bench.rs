@@ -117,7 +117,8 @@ impl Common {
             return Ok((0..self.steps.max(1)).map(|i| space.sample(&mut rng.at(0, i as u32, 0))).collect());
         };
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let file: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        let file: Value =
+            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
         let lists = file["paths"].as_array().filter(|l| !l.is_empty());
         let lists = lists.ok_or_else(|| usage(format!("{}: no list `paths`", path.display())))?;
         lists.iter().map(|list| Ok(space.parse(&list.to_string())?)).collect()

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use nas::data::inspect::Summary;
 use nas::recipe::Recipe;
 
 /// Look at a data set.
@@ -29,6 +30,32 @@ enum DataCommand {
     },
 }
 
+/// Prints a summary for people.
+fn show(summary: &Summary) {
+    let triple = |v: &[f64]| v.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
+    println!("  records     {}", summary.records);
+    for (class, n) in &summary.classes {
+        println!("    {n:>8}  {class}");
+    }
+    // The commonest sizes; a folder of photographs may have thousands.
+    let mut sizes: Vec<_> = summary.sizes.iter().collect();
+    sizes.sort_by(|a, b| b.1.cmp(a.1));
+    for ((h, w, c), n) in sizes.iter().take(5) {
+        println!("  {w}x{h}x{c}   {n}");
+    }
+    if sizes.len() > 5 {
+        println!("  and {} more sizes", sizes.len() - 5);
+    }
+    println!("  mean        {}", triple(&summary.mean));
+    println!("  std         {}", triple(&summary.std));
+    println!("  bad         {}", summary.bad);
+    for (name, error) in &summary.named_bad {
+        println!("    {name}: {error}");
+    }
+    println!("  repaired    {}", summary.repaired);
+    println!("  duplicates  {}", summary.duplicates);
+}
+
 impl Data {
     /// Runs it.
     pub fn run(self) -> Result<ExitCode> {
@@ -40,18 +67,17 @@ impl Data {
         let mut summaries = Vec::new();
         for (name, view) in [("train", &data.train), ("val", &data.val), ("test", &data.test)] {
             if !view.is_empty() {
-                summaries.push((name, nas::data::inspect::inspect(view, recipe.data.workers)?));
+                summaries.push((name, nas::data::inspect::inspect(view, recipe.data.workers)));
             }
         }
         if json {
-            let value: serde_json::Map<String, serde_json::Value> = summaries
-                .iter()
-                .map(|(name, summary)| Ok(((*name).to_owned(), serde_json::to_value(summary)?)))
-                .collect::<Result<_>>()?;
+            let value: serde_json::Map<String, serde_json::Value> =
+                summaries.iter().map(|(name, summary)| ((*name).to_owned(), summary.to_json())).collect();
             println!("{:#}", serde_json::Value::Object(value));
         } else {
             for (name, summary) in summaries {
-                println!("{name}\n{summary}");
+                println!("{name}");
+                show(&summary);
             }
         }
         Ok(ExitCode::SUCCESS)

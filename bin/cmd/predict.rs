@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use engine::Tensor;
+use engine::{Rng, Tensor};
+use nas::data::augment::Scratch;
 use nas::data::{Image, Pipeline, decode};
 use nas::run::{RunDir, Snapshot};
 
@@ -41,12 +42,16 @@ impl Predict {
             decode::decode(&bytes, &mut image).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
             let [h, w, c] = pipeline.shape();
             let mut pixels = vec![0f32; h * w * c];
-            pipeline.evaluate(&image, &mut pixels)?;
+            // Evaluation draws nothing, so any position will do.
+            let mut draws = Rng::new(0, "predict").at(0, 0, 0);
+            pipeline.apply(&image, &mut draws, &mut Scratch::default(), &mut pixels);
             let x = Tensor::from_slice(&cpu, [1, h, w, c], &pixels)?;
             let guesses = network.guesses(&x, 5)?;
             if self.json {
-                let guesses: Vec<_> =
-                    guesses.iter().map(|(class, p)| serde_json::json!({ "class": class, "probability": p })).collect();
+                let guesses: Vec<_> = guesses
+                    .iter()
+                    .map(|(class, p)| serde_json::json!({ "class": class, "probability": p }))
+                    .collect();
                 all.push(serde_json::json!({ "image": path, "guesses": guesses }));
             } else {
                 println!("{}", path.display());

@@ -8,7 +8,6 @@ use clap::Args;
 use nas::event::{Sink, Stage};
 use nas::recipe::Recipe;
 use nas::run::{Options, RunDir, run};
-use nas::sinks;
 
 use crate::setup::{DeviceArgs, check_overrides, stop_flag, usage};
 
@@ -92,7 +91,10 @@ impl Continue {
     pub fn run(self, until: Stage) -> Result<ExitCode> {
         let dir = RunDir::new(&self.run);
         if !dir.recipe().exists() {
-            return Err(usage(format!("{} is no run directory: it holds no recipe.toml", self.run.display())));
+            return Err(usage(format!(
+                "{} is no run directory: it holds no recipe.toml",
+                self.run.display()
+            )));
         }
         let recipe = dir.read_recipe()?;
         go(&recipe, &self.run, dir, true, until, &self.device, self.json)
@@ -104,9 +106,11 @@ impl Report {
     pub fn run(self) -> Result<ExitCode> {
         let dir = RunDir::new(&self.run);
         if !dir.recipe().exists() {
-            return Err(usage(format!("{} is no run directory: it holds no recipe.toml", self.run.display())));
+            return Err(usage(format!(
+                "{} is no run directory: it holds no recipe.toml",
+                self.run.display()
+            )));
         }
-        nas::run::write_report(&dir)?;
         println!("{}", dir.report().display());
         Ok(ExitCode::SUCCESS)
     }
@@ -123,10 +127,7 @@ fn go(
 ) -> Result<ExitCode> {
     let stop = stop_flag()?;
     let cpu = device.open()?;
-    let listeners: Vec<Box<dyn Sink>> = vec![
-        Box::new(sinks::Progress::stderr()),
-        Box::new(sinks::TensorBoard::create(&dir.path().join("tensorboard"))?),
-    ];
+    let listeners: Vec<Box<dyn Sink>> = Vec::new();
     if !json {
         eprintln!("run directory: {}", dir.path().display());
     }
@@ -134,18 +135,20 @@ fn go(
     let outcome = match run(recipe, base, options, listeners) {
         Ok(outcome) => outcome,
         Err(error @ nas::Error::Interrupted { .. }) => {
-            nas::run::write_report(&dir)?;
             eprintln!("{error}");
-            eprintln!("resume with: monopath run {} --out {} --resume", dir.recipe().display(), dir.path().display());
+            eprintln!(
+                "resume with: monopath run {} --out {} --resume",
+                dir.recipe().display(),
+                dir.path().display()
+            );
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(error.into()),
     };
-    nas::run::write_report(&dir)?;
     match (outcome, json) {
         (Some(outcome), true) => println!("{}", serde_json::to_string_pretty(&outcome)?),
         (Some(outcome), false) => {
-            println!("\n{}", nas::table::outcome(&outcome, width()));
+            println!("\n{outcome:#?} {}", width());
             println!("report   {}", dir.report().display());
             println!("network  {}", dir.model().display());
             println!("result   {}", dir.result().display());
@@ -157,7 +160,8 @@ fn go(
 
 /// The first of `runs/<recipe>-1`, `-2`, … that does not exist.
 fn fresh_directory(recipe: &Path) -> Result<PathBuf> {
-    let name = recipe.file_stem().and_then(|n| n.to_str()).context("the recipe's name is not UTF-8; give --out")?;
+    let name =
+        recipe.file_stem().and_then(|n| n.to_str()).context("the recipe's name is not UTF-8; give --out")?;
     (1..100_000)
         .map(|n| Path::new("runs").join(format!("{name}-{n}")))
         .find(|path| !path.exists())

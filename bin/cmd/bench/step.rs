@@ -51,7 +51,8 @@ impl Step {
         let batch = c.batch.unwrap_or(c.preset.batch());
         let (images, labels) = inputs(&cpu, &space, batch)?;
         let base_rss = peak_rss_mib();
-        let (mut forward, mut backward, mut update, mut used, mut macs) = (vec![], vec![], vec![], vec![], 0u64);
+        let (mut forward, mut backward, mut update, mut used, mut macs) =
+            (vec![], vec![], vec![], vec![], 0u64);
         let mut tape = Tape::new(&cpu);
         let mut reserved = 0;
         for i in 0..c.warmup + c.steps {
@@ -64,7 +65,8 @@ impl Step {
             let x = tape.constant(images.clone());
             let y = tape.constant(labels.clone());
             let mut moments = Vec::new();
-            let mut cx = Context { tape: &mut tape, store: &store, norms: Norms::Batch(&mut moments), dropout: None };
+            let mut cx =
+                Context { tape: &mut tape, store: &store, norms: Norms::Batch(&mut moments), dropout: None };
             let logits = model.forward(&mut cx, arch, &x)?;
             let loss = tape.apply(ops::SoftmaxCrossEntropy { smoothing: 0.1 }, &[&logits, &y])?;
             drop((logits, moments));
@@ -81,7 +83,8 @@ impl Step {
                 macs += space.cost(arch).macs * batch as u64;
             }
         }
-        let total: Vec<f64> = forward.iter().zip(&backward).zip(&update).map(|((f, b), u)| f + b + u).collect();
+        let total: Vec<f64> =
+            forward.iter().zip(&backward).zip(&update).map(|((f, b), u)| f + b + u).collect();
         let (sum, gflop) = (total.iter().sum::<f64>(), 6.0 * macs as f64 / 1e9);
         let arena = cpu.arena().stats();
         let value = json!({
