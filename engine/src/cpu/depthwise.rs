@@ -1,6 +1,6 @@
-//! The depthwise convolution, one plane of sixteen channels at a time.
+//! The depthwise convolution, a few planes of sixteen channels at a time.
 //!
-//! A task copies its plane into a padded scratch plane `[y][x][16]`, so that no loop knows borders,
+//! A task copies its planes into padded scratch planes `[y][x][16]`, so that no loop knows borders,
 //! and every tap is one offset from a window's first pixel: kernel size, stride and dilation live
 //! in a table. The data gradient is the same sum over the output's gradient, spread by the stride
 //! and padded with zeros, with the window turned around.
@@ -15,6 +15,10 @@ const BLOCK: usize = 16;
 /// Output pixels that share a load of the filter, with and without FMA.
 const PIXELS_FMA: usize = 6;
 const PIXELS: usize = 2;
+/// Bytes of scratch planes that a task should not exceed: they are to stay in the second cache.
+const CACHE: usize = 400 << 10;
+/// Blocks of one task at most: enough neighbours for memory to be read in streams.
+const MOST_BLOCKS: usize = 8;
 /// Parts of the sum behind a filter gradient at most.
 const PARTS: usize = 8;
 
@@ -84,28 +88,32 @@ impl Depthwise {
     /// # Errors
     /// [`crate::Error::OutOfMemory`].
     pub fn filter_gradient(&self, cpu: &Cpu, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        let (grid, outputs) = (Grid { size: self.reach() }, self.to[0] * self.to[1]);
+        let (grid, dense) = (Grid { size: self.reach() }, Grid { size: self.to });
         let taps = grid.taps(self.k, self.dilation);
-        let (blocks, parts) = (self.c.div_ceil(BLOCK), self.n.min(PARTS));
-        let mut partial = Tensor::stale(cpu, [parts, blocks, taps.len() * BLOCK], DType::F32)?;
-        let mut scratch =
-            Tensor::stale(cpu, [cpu.pool().threads(), grid.len() + outputs * BLOCK], DType::F32)?;
-        let len = taps.len() * BLOCK;
+        let (cut, parts) = (Cut::new(self.c, grid.len() + dense.len()), self.n.min(PARTS));
+        let len = cut.blocks * taps.len() * BLOCK;
+        let mut partial = Tensor::stale(cpu, [parts, cut.groups(), len], DType::F32)?;
+        let share = cut.blocks * (grid.len() + dense.len());
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), share], DType::F32)?;
         cpu.pool().parallel_chunks_with(
             partial.f32_mut()?,
             len,
             scratch.f32_mut()?,
             |task, sums, scratch| {
-                let (part, block) = (task / blocks, task % blocks);
-                let (plane, gradient) = scratch.split_at_mut(grid.len());
-                let inside = Inside { size: self.size, step: 1, pad: self.pad };
+                let (part, group) = (task / cut.groups(), task % cut.groups());
+                let (planes, gradients) = scratch.split_at_mut(cut.blocks * grid.len());
+                let from = Inside { size: self.size, step: 1, pad: self.pad };
+                let to = Inside { size: self.to, step: 1, pad: 0 };
                 sums.fill(0.0);
                 for n in self.n * part / parts..self.n * (part + 1) / parts {
-                    grid.load(x, n, inside, self.c, block, plane);
-                    let dense = Grid { size: self.to };
-                    dense.load(dy, n, Inside { size: self.to, step: 1, pad: 0 }, self.c, block, gradient);
-                    let step = self.stride;
-                    simd::run(FilterSums { plane, gradient, grid, to: self.to, step, taps: &taps, sums });
+                    grid.load(x, n, from, cut, group, planes);
+                    dense.load(dy, n, to, cut, group, gradients);
+                    let planes = planes.chunks_exact(grid.len()).zip(gradients.chunks_exact(dense.len()));
+                    let sums = sums.chunks_exact_mut(taps.len() * BLOCK);
+                    for ((plane, gradient), sums) in planes.zip(sums).take(cut.count(group)) {
+                        let step = self.stride;
+                        simd::run(FilterSums { plane, gradient, grid, to: self.to, step, taps: &taps, sums });
+                    }
                 }
             },
         );
@@ -113,7 +121,7 @@ impl Depthwise {
         for (tap, dw) in dw.chunks_exact_mut(self.c).enumerate() {
             for (block, dw) in dw.chunks_mut(BLOCK).enumerate() {
                 for part in 0..parts {
-                    let from = ((part * blocks + block) * taps.len() + tap) * BLOCK;
+                    let from = part * cut.groups() * len + (block * taps.len() + tap) * BLOCK;
                     dw.iter_mut().zip(&partial[from..from + BLOCK]).for_each(|(sum, part)| *sum += part);
                 }
             }
@@ -124,6 +132,30 @@ impl Depthwise {
     /// Rows and columns that the windows of all outputs cover.
     fn reach(&self) -> [usize; 2] {
         self.to.map(|to| (to - 1) * self.stride + self.dilation * (self.k - 1) + 1)
+    }
+}
+
+/// How channels are cut into tasks: groups of neighbouring blocks.
+#[derive(Clone, Copy)]
+struct Cut {
+    c: usize,
+    /// Blocks of a group; the last may have fewer.
+    blocks: usize,
+}
+
+impl Cut {
+    /// For scratch planes of `len` elements a block.
+    fn new(c: usize, len: usize) -> Self {
+        Self { c, blocks: (CACHE / (len * size_of::<f32>())).clamp(1, MOST_BLOCKS.min(c.div_ceil(BLOCK))) }
+    }
+
+    fn groups(&self) -> usize {
+        self.c.div_ceil(self.blocks * BLOCK)
+    }
+
+    /// Blocks of group `group`.
+    fn count(&self, group: usize) -> usize {
+        self.blocks.min(self.c.div_ceil(BLOCK) - group * self.blocks)
     }
 }
 
@@ -151,26 +183,30 @@ impl Grid {
         (0..k * k).map(|t| (t / k * self.size[1] + t % k) * dilation * BLOCK).collect()
     }
 
-    /// Copies channel block `block` of image `n` of `from [n, h, w, c]` into `plane`; zeros elsewhere.
-    /// Pixels beyond the grid, which no window reaches, are left out.
-    fn load(&self, from: &[f32], n: usize, inside: Inside, c: usize, block: usize, plane: &mut [f32]) {
-        let [h, w] = inside.size;
-        let first = block * BLOCK;
-        let width = BLOCK.min(c - first);
-        plane.fill(0.0);
+    /// Copies the blocks of `group` of image `n` of `from [n, h, w, c]` into one plane each; zeros
+    /// elsewhere. Pixels beyond the grid, which no window reaches, are left out.
+    fn load(&self, from: &[f32], n: usize, inside: Inside, cut: Cut, group: usize, planes: &mut [f32]) {
+        let ([h, w], c) = (inside.size, cut.c);
+        let first = group * cut.blocks * BLOCK;
+        let end = c.min(first + cut.blocks * BLOCK);
+        planes.fill(0.0);
         for y in 0..h {
             let row = inside.pad + y * inside.step;
             if row >= self.size[0] {
                 break;
             }
             let source = from[(n * h + y) * w * c..][..w * c].chunks_exact(c);
-            let row = &mut plane[row * self.size[1] * BLOCK..][..self.size[1] * BLOCK];
-            let targets = row.chunks_exact_mut(BLOCK).skip(inside.pad).step_by(inside.step);
-            for (to, from) in targets.zip(source) {
-                if width == BLOCK {
-                    to.copy_from_slice(&from[first..first + BLOCK]);
-                } else {
-                    to[..width].copy_from_slice(&from[first..]);
+            let columns = (inside.pad..self.size[1]).step_by(inside.step);
+            for (column, pixel) in columns.zip(source) {
+                let at = (row * self.size[1] + column) * BLOCK;
+                let mut blocks = pixel[first..end].chunks_exact(BLOCK);
+                for (block, values) in blocks.by_ref().enumerate() {
+                    planes[block * self.len() + at..][..BLOCK].copy_from_slice(values);
+                }
+                let rest = blocks.remainder();
+                if !rest.is_empty() {
+                    let block = (end - first) / BLOCK;
+                    planes[block * self.len() + at..][..rest.len()].copy_from_slice(rest);
                 }
             }
         }
@@ -213,83 +249,101 @@ impl WindowSum {
             }
         }
         let filters = filters.f32()?;
-        let threads = cpu.pool().threads();
-        let mut scratch = Tensor::stale(cpu, [threads, self.grid.len()], DType::F32)?;
-        let share = self.grid.len();
+        let cut = Cut::new(self.c, self.grid.len());
+        let share = cut.blocks * self.grid.len();
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), share], DType::F32)?;
         let (to, scratch) = (Disjoint::new(to), Disjoint::new(scratch.f32_mut()?));
-        cpu.pool().parallel_for(n * blocks, |task, lane| {
-            let (n, block) = (task / blocks, task % blocks);
+        cpu.pool().parallel_for(n * cut.groups(), |task, lane| {
+            let (n, group) = (task / cut.groups(), task % cut.groups());
             // SAFETY: share `lane` belongs to the running thread.
-            let plane = unsafe { scratch.slice(lane * share..(lane + 1) * share) };
-            self.grid.load(from, n, inside, self.c, block, plane);
-            let filter = &filters[block * count * BLOCK..(block + 1) * count * BLOCK];
-            simd::run(Plane { sum: self, plane, filter, to: &to, size, n, block });
+            let planes = unsafe { scratch.slice(lane * share..(lane + 1) * share) };
+            self.grid.load(from, n, inside, cut, group, planes);
+            let first = group * cut.blocks;
+            let filters = &filters[first * count * BLOCK..];
+            simd::run(Planes {
+                sum: self,
+                planes,
+                filters,
+                to: &to,
+                size,
+                n,
+                first,
+                blocks: cut.count(group),
+            });
         });
         Ok(())
     }
 }
 
 /// One task of a [`WindowSum`].
-struct Plane<'a, 'to> {
+struct Planes<'a, 'to> {
     sum: &'a WindowSum,
-    plane: &'a [f32],
-    filter: &'a [f32],
+    planes: &'a [f32],
+    filters: &'a [f32],
     to: &'a Disjoint<'to, f32>,
     size: [usize; 2],
     n: usize,
-    block: usize,
+    /// The first block, and how many follow.
+    first: usize,
+    blocks: usize,
 }
 
-impl Loop for Plane<'_, '_> {
+impl Loop for Planes<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (most, step) = (if S::FMA { PIXELS_FMA } else { PIXELS }, self.sum.step);
+        let most = if S::FMA { PIXELS_FMA } else { PIXELS };
+        let (grid, count) = (self.sum.grid, self.sum.taps.len());
         let [h, w] = self.size;
-        let last = ((h - 1) * self.sum.grid.size[1] + w - 1) * step * BLOCK;
+        let last = ((h - 1) * grid.size[1] + w - 1) * self.sum.step * BLOCK;
         let far = self.sum.taps.iter().copied().max().unwrap_or(0);
-        assert!(last + far + BLOCK <= self.plane.len() && self.sum.taps.len() * BLOCK == self.filter.len());
+        assert!(last + far + BLOCK <= grid.len() && self.blocks * grid.len() <= self.planes.len());
+        assert!(self.blocks * count * BLOCK <= self.filters.len());
         let tiles = w.div_ceil(most);
+        // Blocks inside rows: neighbouring lines of the output are written one after another.
         for y in 0..h {
-            let mut x = 0;
-            // Even tiles: a last tile of one pixel would wait for its own sums.
-            for tile in 0..tiles {
-                let pixels = (w - x).div_ceil(tiles - tile);
-                match pixels {
-                    1 => self.tile::<1, S>(s, y, x),
-                    2 => self.tile::<2, S>(s, y, x),
-                    3 if S::FMA => self.tile::<3, S>(s, y, x),
-                    4 if S::FMA => self.tile::<4, S>(s, y, x),
-                    5 if S::FMA => self.tile::<5, S>(s, y, x),
-                    6 if S::FMA => self.tile::<6, S>(s, y, x),
-                    _ => unreachable!("a tile has at most {PIXELS_FMA} pixels"),
+            for block in 0..self.blocks {
+                let mut x = 0;
+                // Even tiles: a last tile of one pixel would wait for its own sums.
+                for tile in 0..tiles {
+                    let pixels = (w - x).div_ceil(tiles - tile);
+                    match pixels {
+                        1 => self.tile::<1, S>(s, block, y, x),
+                        2 => self.tile::<2, S>(s, block, y, x),
+                        3 if S::FMA => self.tile::<3, S>(s, block, y, x),
+                        4 if S::FMA => self.tile::<4, S>(s, block, y, x),
+                        5 if S::FMA => self.tile::<5, S>(s, block, y, x),
+                        6 if S::FMA => self.tile::<6, S>(s, block, y, x),
+                        _ => unreachable!("a tile has at most {PIXELS_FMA} pixels"),
+                    }
+                    x += pixels;
                 }
-                x += pixels;
             }
         }
     }
 }
 
-impl Plane<'_, '_> {
+impl Planes<'_, '_> {
     #[inline(always)]
-    fn tile<const P: usize, S: Simd>(&self, s: S, y: usize, x: usize) {
-        let sum = self.sum;
-        let from = (y * sum.grid.size[1] + x) * sum.step * BLOCK;
+    fn tile<const P: usize, S: Simd>(&self, s: S, block: usize, y: usize, x: usize) {
+        let (sum, grid) = (self.sum, self.sum.grid);
+        let from = block * grid.len() + (y * grid.size[1] + x) * sum.step * BLOCK;
         let mut sums = [[s.splat(0.0); BLOCK / LANES]; P];
-        let filter = self.filter.as_ptr();
         for (tap, place) in sum.taps.iter().enumerate() {
-            // SAFETY: `run` checked the last window's farthest tap, and the filter's length.
+            // SAFETY: `run` checked the last window's farthest tap, and the filters' length.
             unsafe {
-                let w = [s.load(filter.add(tap * BLOCK)), s.load(filter.add(tap * BLOCK + LANES))];
-                let x = self.plane.as_ptr().add(from + place);
+                let w = self.filters.as_ptr().add((block * sum.taps.len() + tap) * BLOCK);
+                let w = [s.load(w), s.load(w.add(LANES))];
+                let x = self.planes.as_ptr().add(from + place);
                 for (p, sums) in sums.iter_mut().enumerate() {
                     let x = x.add(p * sum.step * BLOCK);
                     *sums = [s.fma(s.load(x), w[0], sums[0]), s.fma(s.load(x.add(LANES)), w[1], sums[1])];
                 }
             }
         }
-        let width = BLOCK.min(sum.c - self.block * BLOCK);
+        let first = (self.first + block) * BLOCK;
+        let width = BLOCK.min(sum.c - first);
         for (p, sums) in sums.iter().enumerate() {
-            let at = ((self.n * self.size[0] + y) * self.size[1] + x + p) * sum.c + self.block * BLOCK;
+            let at = ((self.n * self.size[0] + y) * self.size[1] + x + p) * sum.c + first;
             // SAFETY: the pixels of this image and channel block belong to this task.
             let to = unsafe { self.to.slice(at..at + width) };
             let mut values = [0.0; BLOCK];
