@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::simd::{self, Loop, fma};
+use super::simd::{self, LANES, Loop, Simd};
 use super::{Cpu, Disjoint};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -234,10 +234,10 @@ struct Panel<'a, 'c> {
 
 impl Loop for Panel<'_, '_> {
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
+    fn run<S: Simd>(self, s: S) {
         let Panel { rows, columns, terms, dims: [_, _, k], a, b, c } = self;
         let mut tail = [0f32; KC * NR];
-        let most = if FMA { MR_FMA } else { MR };
+        let most = if S::FMA { MR_FMA } else { MR };
         // Even row tiles: a last tile of one or two rows would wait for its own sums.
         let tiles = rows.len().div_ceil(most);
         for k0 in terms.clone().step_by(KC) {
@@ -266,10 +266,10 @@ impl Loop for Panel<'_, '_> {
                         width,
                     };
                     match a.terms {
-                        Terms::Stride(stride) => tile.run_rows::<FMA>(high, |k| (k0 + k) * stride),
+                        Terms::Stride(stride) => tile.run_rows(s, high, |k| (k0 + k) * stride),
                         Terms::At(places) => {
                             let places = &places[k0..k0 + count];
-                            tile.run_rows::<FMA>(high, |k| places[k]);
+                            tile.run_rows(s, high, |k| places[k]);
                         }
                     }
                     row += high;
@@ -291,44 +291,48 @@ struct Tile<'a, 'c> {
 
 impl Tile<'_, '_> {
     #[inline(always)]
-    fn run_rows<const FMA: bool>(self, rows: usize, place: impl Fn(usize) -> usize) {
+    fn run_rows<S: Simd>(self, s: S, rows: usize, place: impl Fn(usize) -> usize) {
         match rows {
-            1 => self.run::<1, FMA>(place),
-            2 => self.run::<2, FMA>(place),
-            3 if FMA => self.run::<3, FMA>(place),
-            4 if FMA => self.run::<4, FMA>(place),
-            5 if FMA => self.run::<5, FMA>(place),
-            6 if FMA => self.run::<6, FMA>(place),
+            1 => self.run::<1, S>(s, place),
+            2 => self.run::<2, S>(s, place),
+            3 if S::FMA => self.run::<3, S>(s, place),
+            4 if S::FMA => self.run::<4, S>(s, place),
+            5 if S::FMA => self.run::<5, S>(s, place),
+            6 if S::FMA => self.run::<6, S>(s, place),
             _ => unreachable!("a tile has at most {MR_FMA} rows"),
         }
     }
 
     #[inline(always)]
-    fn run<const ROWS: usize, const FMA: bool>(self, place: impl Fn(usize) -> usize) {
+    fn run<const ROWS: usize, S: Simd>(self, s: S, place: impl Fn(usize) -> usize) {
         let Tile { terms, a, row_stride, b, b_stride, c, width } = self;
-        let mut sums = [[0f32; NR]; ROWS];
+        let mut sums = [[s.splat(0.0); NR / LANES]; ROWS];
         assert!((terms - 1) * b_stride + NR <= b.len());
         for k in 0..terms {
-            // SAFETY: the largest index was checked above.
-            let b: &[f32; NR] = unsafe { &*b.as_ptr().add(k * b_stride).cast() };
+            // SAFETY: the last row of `b` was checked above.
+            let b = unsafe {
+                let from = b.as_ptr().add(k * b_stride);
+                [s.load(from), s.load(from.add(LANES))]
+            };
             let at = place(k);
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: `check` saw the last row and the last place of all terms.
-                let a = unsafe { *a.get_unchecked(row * row_stride + at) };
-                for lane in 0..NR {
-                    sums[lane] = fma::<FMA>(a, b[lane], sums[lane]);
-                }
+                let a = s.splat(unsafe { *a.get_unchecked(row * row_stride + at) });
+                *sums = [s.fma(a, b[0], sums[0]), s.fma(a, b[1], sums[1])];
             }
         }
         for (row, sums) in sums.iter().enumerate() {
             let from = c.offset + row * c.stride;
             // SAFETY: only this task has these rows and columns.
             let out = unsafe { c.parts.slice(from..from + width) };
+            let mut values = [0.0; NR];
+            values[..LANES].copy_from_slice(&s.array(sums[0]));
+            values[LANES..].copy_from_slice(&s.array(sums[1]));
             match <&mut [f32; NR]>::try_from(&mut *out) {
-                Ok(out) if c.add => (0..NR).for_each(|lane| out[lane] += sums[lane]),
-                Ok(out) => *out = *sums,
-                Err(_) if c.add => out.iter_mut().zip(sums).for_each(|(c, s)| *c += s),
-                Err(_) => out.copy_from_slice(&sums[..width]),
+                Ok(out) if c.add => (0..NR).for_each(|lane| out[lane] += values[lane]),
+                Ok(out) => *out = values,
+                Err(_) if c.add => out.iter_mut().zip(&values).for_each(|(c, s)| *c += s),
+                Err(_) => out.copy_from_slice(&values[..width]),
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The CPU: threads, memory and kernels.
 
 mod arena;
+pub(crate) mod depthwise;
 pub(crate) mod matmul;
 mod pool;
-pub(crate) mod simd;
+pub mod simd;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
-use crate::cpu::simd::{self, Loop, fma};
+use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Moments, Op, Output, exactly, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
@@ -222,13 +222,13 @@ struct Sums<'a, 'to> {
 
 impl Loop for Sums<'_, '_> {
     #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
+    fn run<S: Simd>(mut self, s: S) {
         let mut from = 0;
         while from < self.c {
             from += match self.c - from {
-                LANES.. => self.block::<LANES, FMA>(from),
-                8.. => self.block::<8, FMA>(from),
-                _ => self.block::<1, FMA>(from),
+                LANES.. => self.block::<LANES, S>(s, from),
+                8.. => self.block::<8, S>(s, from),
+                _ => self.block::<1, S>(s, from),
             };
         }
     }
@@ -236,7 +236,7 @@ impl Loop for Sums<'_, '_> {
 
 impl Sums<'_, '_> {
     #[inline(always)]
-    fn block<const L: usize, const FMA: bool>(&mut self, from: usize) -> usize {
+    fn block<const L: usize, S: Simd>(&mut self, s: S, from: usize) -> usize {
         let (mut first, mut second) = ([0f32; L], [0f32; L]);
         let lanes = |row: &[f32]| -> [f32; L] { row[from..from + L].try_into().expect("L elements") };
         match self.center {
@@ -247,7 +247,7 @@ impl Sums<'_, '_> {
                     for lane in 0..L {
                         let d = row[lane] - center[lane];
                         first[lane] += d;
-                        second[lane] = fma::<FMA>(d, d, second[lane]);
+                        second[lane] = s.fma1(d, d, second[lane]);
                     }
                 }
             }
@@ -257,7 +257,7 @@ impl Sums<'_, '_> {
                     let (row, other) = (lanes(row), lanes(other));
                     for lane in 0..L {
                         first[lane] += row[lane];
-                        second[lane] = fma::<FMA>(row[lane], other[lane] - center[lane], second[lane]);
+                        second[lane] = s.fma1(row[lane], other[lane] - center[lane], second[lane]);
                     }
                 }
             }
@@ -278,14 +278,14 @@ struct Normalise<'a, 'y> {
 
 impl Loop for Normalise<'_, '_> {
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
+    fn run<S: Simd>(self, s: S) {
         let (c, mean, factors) = (self.mean.len(), self.mean, &self.factors[..self.mean.len()]);
         for (y, x) in self.y.chunks_exact_mut(c).zip(self.x.chunks_exact(c)) {
             match self.shift {
                 Some(shift) => {
                     let shift = &shift[..c];
                     for j in 0..c {
-                        y[j] = fma::<FMA>(x[j] - mean[j], factors[j], shift[j]);
+                        y[j] = s.fma1(x[j] - mean[j], factors[j], shift[j]);
                     }
                 }
                 None => (0..c).for_each(|j| y[j] = (x[j] - mean[j]) * factors[j]),
@@ -305,7 +305,7 @@ struct InputGradient<'a, 'dx> {
 
 impl Loop for InputGradient<'_, '_> {
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
+    fn run<S: Simd>(self, s: S) {
         let (c, mean) = (self.mean.len(), self.mean);
         let (k0, rest) = self.constants.split_at(c);
         let (k1, k2) = rest.split_at(c);
@@ -313,8 +313,8 @@ impl Loop for InputGradient<'_, '_> {
         let rows = self.dx.chunks_exact_mut(c).zip(self.x.chunks_exact(c)).zip(self.dy.chunks_exact(c));
         for ((dx, x), dy) in rows {
             for j in 0..c {
-                let inner = fma::<FMA>(k1[j], x[j] - mean[j], k2[j]);
-                dx[j] += fma::<FMA>(k0[j], dy[j], inner);
+                let inner = s.fma1(k1[j], x[j] - mean[j], k2[j]);
+                dx[j] += s.fma1(k0[j], dy[j], inner);
             }
         }
     }

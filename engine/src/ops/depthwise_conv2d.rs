@@ -1,13 +1,9 @@
 //! The depthwise 2-d convolution:
 //! `y[n, oy, ox, c] = sum_{ky, kx} x[n, oy*s + ky*d - p, ox*s + kx*d - p, c] w[ky, kx, c]`.
-//!
-//! Forward and data gradient are one loop, [`Correlate`]: the data gradient of a stride runs it once
-//! for every residue of the column, so that neighbouring pixels share their taps.
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
-use crate::cpu::matmul::add_rows;
-use crate::cpu::simd::{self, Loop, fma};
+use crate::cpu::depthwise::Depthwise;
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, arity, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
@@ -22,49 +18,23 @@ pub struct DepthwiseConv2d {
     pub dilation: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Sizes {
-    n: usize,
-    h: usize,
-    w: usize,
-    c: usize,
-    oh: usize,
-    ow: usize,
-    k: usize,
-    pad: usize,
-}
-
-/// Channels that one pass of the inner loops holds in registers, and narrower ones for the rest.
-const LANES: usize = 16;
-/// Output pixels that share a load of the filter.
-const PIXELS: usize = 4;
-/// Parts of the sum behind a filter gradient at most.
-const PARTS: usize = 16;
-
 impl DepthwiseConv2d {
-    fn sizes(&self, x: Shape, weight: Shape) -> Option<Sizes> {
+    fn sizes(&self, x: Shape, weight: Shape) -> Option<Depthwise> {
         let [n, h, w, c] = x.nhwc()?;
         let &[k, kw, wc] = weight.dims() else { return None };
+        // The bound keeps a plane with its padding far from overflow.
         let pad = (k.checked_sub(1)? / 2).checked_mul(self.dilation).filter(|&p| p < 1 << 24)?;
-        let fits = k == kw && k % 2 == 1 && wc == c && self.stride > 0 && self.dilation > 0 && !x.is_empty();
-        fits.then(|| Sizes {
+        let fits = k == kw && k % 2 == 1 && wc == c && self.dilation > 0 && !x.is_empty();
+        let to = [h, w].map(|size| size.saturating_sub(1).checked_div(self.stride).map(|last| last + 1));
+        fits.then_some(Depthwise {
             n,
-            h,
-            w,
+            size: [h, w],
             c,
-            oh: (h - 1) / self.stride + 1,
-            ow: (w - 1) / self.stride + 1,
             k,
+            stride: self.stride,
+            dilation: self.dilation,
+            to: [to[0]?, to[1]?],
             pad,
-        })
-    }
-
-    /// The taps `ky` of output row `oy` that lie inside, with their input rows.
-    fn rows(&self, s: &Sizes, oy: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (s, stride, dilation) = (*s, self.stride, self.dilation);
-        (0..s.k).filter_map(move |ky| {
-            let y = (oy * stride + ky * dilation).checked_sub(s.pad)?;
-            (y < s.h).then_some((ky, y))
         })
     }
 }
@@ -78,7 +48,7 @@ impl Op for DepthwiseConv2d {
         let [x, w] = arity(self.name(), inputs)?;
         nhwc(self.name(), inputs, 0)?;
         match self.sizes(x, w) {
-            Some(s) => Ok([s.n, s.oh, s.ow, s.c].into()),
+            Some(s) => Ok([s.n, s.to[0], s.to[1], s.c].into()),
             None => Err(shape_error(
                 self.name(),
                 inputs,
@@ -92,307 +62,26 @@ impl Op for DepthwiseConv2d {
     }
 
     fn macs(&self, inputs: &[Shape]) -> u64 {
-        self.sizes(inputs[0], inputs[1]).map_or(0, |s| (s.n * s.oh * s.ow * s.c * s.k * s.k) as u64)
+        self.sizes(inputs[0], inputs[1]).map_or(0, |s| (s.n * s.to[0] * s.to[1] * s.c * s.k * s.k) as u64)
     }
 
     fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], _record: bool) -> Result<Output> {
         let s = self.sizes(inputs[0].shape(), inputs[1].shape()).expect("shape() accepted these");
-        let (x, w) = (inputs[0].f32()?, inputs[1].f32()?);
-        let mut y = Tensor::stale(cpu, [s.n, s.oh, s.ow, s.c], DType::F32)?;
-        let taps: Vec<Tap> = (0..s.k).map(|kx| Tap { kx, shift: place(kx * self.dilation, s.pad) }).collect();
-        cpu.pool().parallel_chunks(y.f32_mut()?, s.ow * s.c, |at, y| {
-            let (n, oy) = (at / s.oh, at % s.oh);
-            let rows: Rows = self
-                .rows(&s, oy)
-                .map(|(ky, y)| {
-                    (&w[ky * s.k * s.c..][..s.k * s.c], &x[(n * s.h + y) * s.w * s.c..][..s.w * s.c])
-                })
-                .collect();
-            let pixels = Pixels { first: 0, step: 1, count: s.ow };
-            simd::run(Correlate {
-                c: s.c,
-                rows: &rows,
-                taps: &taps,
-                step: self.stride,
-                to: y,
-                pixels,
-                add: false,
-            });
-        });
+        let mut y = Tensor::stale(cpu, [s.n, s.to[0], s.to[1], s.c], DType::F32)?;
+        s.forward(cpu, inputs[0].f32()?, inputs[1].f32()?, y.f32_mut()?)?;
         Ok(y.into())
     }
 
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
         let s = self.sizes(kept.shape(0), kept.shape(1)).expect("shape() accepted these");
-        let (x, w, dy) = (kept.x(0)?, kept.x(1)?, dy.f32()?);
+        let dy = dy.f32()?;
         if let Some(dx) = &mut dx[0] {
-            self.input_gradient(cpu, &s, w, dy, dx);
+            s.input_gradient(cpu, dy, kept.x(1)?, dx)?;
         }
         if let Some(dw) = &mut dx[1] {
-            self.filter_gradient(cpu, &s, x, dy, dw)?;
+            s.filter_gradient(cpu, kept.x(0)?, dy, dw)?;
         }
         Ok(())
-    }
-}
-
-impl DepthwiseConv2d {
-    fn input_gradient(&self, cpu: &Cpu, s: &Sizes, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-        // Columns `ix` with one residue of `ix + pad` see the same taps: those with
-        // `kx * dilation` of that residue, at output column `(ix + pad - kx * dilation) / stride`.
-        let phases: Vec<(Pixels, Vec<Tap>)> = (0..self.stride.min(s.w))
-            .map(|first| {
-                let taps = (0..s.k)
-                    .filter(|kx| (first + s.pad) % self.stride == kx * self.dilation % self.stride)
-                    .map(|kx| Tap {
-                        kx,
-                        shift: place(first + s.pad, kx * self.dilation) / self.stride as isize,
-                    })
-                    .collect();
-                let count = (s.w - first).div_ceil(self.stride);
-                (Pixels { first, step: self.stride, count }, taps)
-            })
-            .collect();
-        cpu.pool().parallel_chunks(dx, s.w * s.c, |at, dx| {
-            let (n, y) = (at / s.h, at % s.h);
-            let rows: Rows = (0..s.k)
-                .filter_map(|ky| {
-                    let top = (y + s.pad).checked_sub(ky * self.dilation)?;
-                    let oy = Some(top / self.stride).filter(|&oy| top % self.stride == 0 && oy < s.oh)?;
-                    let dy = &dy[(n * s.oh + oy) * s.ow * s.c..][..s.ow * s.c];
-                    Some((&w[ky * s.k * s.c..][..s.k * s.c], dy))
-                })
-                .collect();
-            for (pixels, taps) in &phases {
-                let pixels = *pixels;
-                simd::run(Correlate { c: s.c, rows: &rows, taps, step: 1, to: dx, pixels, add: true });
-            }
-        });
-    }
-
-    fn filter_gradient(&self, cpu: &Cpu, s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        let lines = s.n * s.oh;
-        let parts = lines.div_ceil(8).min(PARTS);
-        let mut partial = Tensor::stale(cpu, [parts, dw.len()], DType::F32)?;
-        let len = dw.len();
-        cpu.pool().parallel_chunks(partial.f32_mut()?, len, |part, dw| {
-            dw.fill(0.0);
-            for line in lines * part / parts..lines * (part + 1) / parts {
-                let dy = &dy[line * s.ow * s.c..][..s.ow * s.c];
-                for (ky, y) in self.rows(s, line % s.oh) {
-                    let x = &x[(line / s.oh * s.h + y) * s.w * s.c..][..s.w * s.c];
-                    let dw = &mut dw[ky * s.k * s.c..][..s.k * s.c];
-                    simd::run(FilterRow { op: *self, s, x, dy, dw });
-                }
-            }
-        });
-        add_rows(cpu, partial.f32()?, dw);
-        Ok(())
-    }
-}
-
-/// For every tap row that lies inside: its filters `[k, c]`, and the row `[w, c]` it reads.
-type Rows<'a> = Vec<(&'a [f32], &'a [f32])>;
-
-/// A tap of a window row reads column `j * step + shift` for output `j`.
-struct Tap {
-    kx: usize,
-    shift: isize,
-}
-
-fn place(forward: usize, back: usize) -> isize {
-    forward as isize - back as isize
-}
-
-/// The pixels `first + j * step` of a row, for `j < count`.
-#[derive(Clone, Copy)]
-struct Pixels {
-    first: usize,
-    step: usize,
-    count: usize,
-}
-
-/// `to[pixel j] (+)= sum over rows and taps of row[j * step + shift] * filter`.
-struct Correlate<'a, 'to> {
-    c: usize,
-    rows: &'a [(&'a [f32], &'a [f32])],
-    taps: &'a [Tap],
-    step: usize,
-    to: &'to mut [f32],
-    pixels: Pixels,
-    add: bool,
-}
-
-impl Loop for Correlate<'_, '_> {
-    #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
-        // Outputs `inside` have every tap on the row.
-        let width = self.rows.first().map_or(0, |(_, row)| row.len() / self.c) as isize;
-        let low = self.taps.iter().map(|t| t.shift).min().unwrap_or(0);
-        let high = self.taps.iter().map(|t| t.shift).max().unwrap_or(0);
-        let step = self.step as isize;
-        let count = self.pixels.count as isize;
-        let first = ((step - 1 - low) / step).clamp(0, count);
-        let end = if width > high { ((width - 1 - high) / step + 1).clamp(first, count) } else { first };
-        let inside = [first as usize, end as usize];
-        let mut from = 0;
-        while from < self.c {
-            from += match self.c - from {
-                LANES.. => self.block::<LANES, FMA>(from, inside),
-                8.. => self.block::<8, FMA>(from, inside),
-                4.. => self.block::<4, FMA>(from, inside),
-                _ => self.block::<1, FMA>(from, inside),
-            };
-        }
-    }
-}
-
-impl Correlate<'_, '_> {
-    #[inline(always)]
-    fn block<const L: usize, const FMA: bool>(&mut self, from: usize, [first, end]: [usize; 2]) -> usize {
-        for j in (0..first).chain(end..self.pixels.count) {
-            self.edge::<L, FMA>(from, j);
-        }
-        let mut j = first;
-        while j + PIXELS <= end {
-            self.inside::<L, PIXELS, FMA>(from, j);
-            j += PIXELS;
-        }
-        while j < end {
-            self.inside::<L, 1, FMA>(from, j);
-            j += 1;
-        }
-        L
-    }
-
-    #[inline(always)]
-    fn inside<const L: usize, const P: usize, const FMA: bool>(&mut self, from: usize, j: usize) {
-        let mut sums = [[0f32; L]; P];
-        for (filter, row) in self.rows {
-            for tap in self.taps {
-                let w = lanes::<L>(filter, tap.kx * self.c + from);
-                let at = (j * self.step).wrapping_add_signed(tap.shift) * self.c + from;
-                for (p, sums) in sums.iter_mut().enumerate() {
-                    let x = lanes::<L>(row, at + p * self.step * self.c);
-                    for lane in 0..L {
-                        sums[lane] = fma::<FMA>(x[lane], w[lane], sums[lane]);
-                    }
-                }
-            }
-        }
-        for (p, sums) in sums.iter().enumerate() {
-            self.store(from, j + p, sums);
-        }
-    }
-
-    #[inline(always)]
-    fn edge<const L: usize, const FMA: bool>(&mut self, from: usize, j: usize) {
-        let mut sums = [0f32; L];
-        for (filter, row) in self.rows {
-            for tap in self.taps {
-                let column = (j * self.step).wrapping_add_signed(tap.shift);
-                if column < row.len() / self.c {
-                    let (w, x) =
-                        (lanes::<L>(filter, tap.kx * self.c + from), lanes::<L>(row, column * self.c + from));
-                    for lane in 0..L {
-                        sums[lane] = fma::<FMA>(x[lane], w[lane], sums[lane]);
-                    }
-                }
-            }
-        }
-        self.store(from, j, &sums);
-    }
-
-    #[inline(always)]
-    fn store<const L: usize>(&mut self, from: usize, j: usize, sums: &[f32; L]) {
-        let at = (self.pixels.first + j * self.pixels.step) * self.c + from;
-        let to = &mut self.to[at..at + L];
-        if self.add {
-            (0..L).for_each(|lane| to[lane] += sums[lane]);
-        } else {
-            to.copy_from_slice(sums);
-        }
-    }
-}
-
-#[inline(always)]
-fn lanes<const L: usize>(data: &[f32], at: usize) -> &[f32; L] {
-    data[at..at + L].try_into().expect("the slice has L elements")
-}
-
-/// `dw[kx, c] += sum over ox of dy[ox, c] x[ox * s + kx * d - p, c]` for one row of each.
-struct FilterRow<'a, 'dw> {
-    op: DepthwiseConv2d,
-    s: &'a Sizes,
-    x: &'a [f32],
-    dy: &'a [f32],
-    dw: &'dw mut [f32],
-}
-
-impl Loop for FilterRow<'_, '_> {
-    #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
-        let mut from = 0;
-        while from < self.s.c {
-            from += match self.s.c - from {
-                LANES.. => self.block::<LANES, FMA>(from),
-                8.. => self.block::<8, FMA>(from),
-                4.. => self.block::<4, FMA>(from),
-                _ => self.block::<1, FMA>(from),
-            };
-        }
-    }
-}
-
-impl FilterRow<'_, '_> {
-    #[inline(always)]
-    fn block<const L: usize, const FMA: bool>(&mut self, from: usize) -> usize {
-        let mut kx = 0;
-        while kx < self.s.k {
-            kx += match self.s.k - kx {
-                // Seven taps as four and three: one or two alone would wait for their own sums.
-                4 | 7.. => self.taps::<L, 4, FMA>(from, kx),
-                5 | 6 => self.taps::<L, 5, FMA>(from, kx),
-                3 => self.taps::<L, 3, FMA>(from, kx),
-                2 => self.taps::<L, 2, FMA>(from, kx),
-                _ => self.taps::<L, 1, FMA>(from, kx),
-            };
-        }
-        L
-    }
-
-    /// Taps `kx..kx + T`.
-    #[inline(always)]
-    fn taps<const L: usize, const T: usize, const FMA: bool>(&mut self, from: usize, kx: usize) -> usize {
-        let (s, DepthwiseConv2d { stride, dilation }) = (self.s, self.op);
-        let mut sums = [[0f32; L]; T];
-        // Outputs `first..end` have all of these taps on the row.
-        let end = (s.w + s.pad).saturating_sub((kx + T - 1) * dilation).div_ceil(stride).min(s.ow);
-        let first = s.pad.saturating_sub(kx * dilation).div_ceil(stride).min(end);
-        for ox in (0..first).chain(end..s.ow) {
-            let dy = lanes::<L>(self.dy, ox * s.c + from);
-            for (t, sums) in sums.iter_mut().enumerate() {
-                let column = (ox * stride + (kx + t) * dilation).wrapping_sub(s.pad);
-                if column < s.w {
-                    let x = lanes::<L>(self.x, column * s.c + from);
-                    (0..L).for_each(|lane| sums[lane] = fma::<FMA>(x[lane], dy[lane], sums[lane]));
-                }
-            }
-        }
-        for ox in first..end {
-            let dy = lanes::<L>(self.dy, ox * s.c + from);
-            let at = (ox * stride + kx * dilation - s.pad) * s.c + from;
-            for (t, sums) in sums.iter_mut().enumerate() {
-                let x = lanes::<L>(self.x, at + t * dilation * s.c);
-                for lane in 0..L {
-                    sums[lane] = fma::<FMA>(x[lane], dy[lane], sums[lane]);
-                }
-            }
-        }
-        for (t, sums) in sums.iter().enumerate() {
-            let to = &mut self.dw[(kx + t) * s.c + from..][..L];
-            (0..L).for_each(|lane| to[lane] += sums[lane]);
-        }
-        T
     }
 }
 

@@ -2,13 +2,19 @@
 
 mod activation;
 mod add;
+mod avg_pool;
 mod batch_norm;
+mod channel_shuffle;
+mod channel_slice;
 mod channels;
+mod concat;
 mod conv2d;
 mod dense;
 mod depthwise_conv2d;
 mod dropout;
+mod global_avg_pool;
 mod linear;
+mod max_pool;
 mod pointwise_conv2d;
 mod pool;
 mod reshape;
@@ -17,14 +23,19 @@ mod squeeze_excite;
 
 pub use activation::{Act, Activation};
 pub use add::Add;
+pub use avg_pool::AvgPool;
 pub use batch_norm::BatchNorm;
-pub use channels::{ChannelShuffle, ChannelSlice, Concat};
+pub use channel_shuffle::ChannelShuffle;
+pub use channel_slice::ChannelSlice;
+pub use concat::Concat;
 pub use conv2d::Conv2d;
 pub use depthwise_conv2d::DepthwiseConv2d;
 pub use dropout::Dropout;
+pub use global_avg_pool::GlobalAvgPool;
 pub use linear::Linear;
+pub use max_pool::MaxPool;
 pub use pointwise_conv2d::PointwiseConv2d;
-pub use pool::{AvgPool, GlobalAvgPool, MaxPool, PoolWindow};
+pub use pool::PoolWindow;
 pub use reshape::{Flatten, Reshape};
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use squeeze_excite::SqueezeExcite;
@@ -36,14 +47,18 @@ pub fn cases() -> Vec<Case> {
     let all = [
         activation::cases,
         add::cases,
+        avg_pool::cases,
         batch_norm::cases,
-        channels::cases,
+        channel_shuffle::cases,
+        channel_slice::cases,
+        concat::cases,
         conv2d::cases,
         depthwise_conv2d::cases,
         dropout::cases,
+        global_avg_pool::cases,
         linear::cases,
+        max_pool::cases,
         pointwise_conv2d::cases,
-        pool::cases,
         reshape::cases,
         softmax_cross_entropy::cases,
         squeeze_excite::cases,

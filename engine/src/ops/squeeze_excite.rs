@@ -1,7 +1,7 @@
 //! Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3):
 //! `y = x * gate(w2 relu(w1 mean(x) + b1) + b2)`, the mean being over the plane.
 
-use super::pool::plane_means;
+use super::global_avg_pool::plane_means;
 use super::{Act, dense};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
