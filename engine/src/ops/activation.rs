@@ -55,8 +55,8 @@ impl Act {
             Act::None => 1.0,
             Act::Relu => inside(u > 0.0, 1.0),
             Act::Relu6 => inside(u > 0.0 && u < 6.0, 1.0),
-            Act::HSwish if u < -3.0 => 0.0,
-            Act::HSwish if u > 3.0 => 1.0,
+            Act::HSwish if u <= -3.0 => 0.0,
+            Act::HSwish if u >= 3.0 => 1.0,
             Act::HSwish => u * (1.0 / 3.0) + 0.5,
             Act::Swish => {
                 let s = sigmoid(u);
@@ -158,14 +158,14 @@ pub(super) fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
-    /// `torch.nn.functional` at the kinks: relu'(0) = 0, relu6'(6) = 0, hardswish'(-3) = -0.5,
-    /// hardswish'(3) = 1.5, hardsigmoid'(3) = 0.
+    /// `torch.nn.functional` 2.15 at the kinks. Releases before the fix of PyTorch's issue 147801
+    /// had -0.5 and 1.5 for hardswish.
     #[test]
     fn slopes_at_kinks_are_pytorchs() {
         assert_eq!(Act::Relu.slope(0.0), 0.0);
         assert_eq!(Act::Relu6.slope(6.0), 0.0);
-        assert_eq!(Act::HSwish.slope(-3.0), -0.5);
-        assert_eq!(Act::HSwish.slope(3.0), 1.5);
+        assert_eq!(Act::HSwish.slope(-3.0), 0.0);
+        assert_eq!(Act::HSwish.slope(3.0), 1.0);
         assert_eq!(Act::HardSigmoid.slope(3.0), 0.0);
     }
 }
