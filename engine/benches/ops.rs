@@ -147,8 +147,12 @@ struct Bench {
     macs: u64,
     /// Elements of the output.
     output: usize,
-    apply: Box<dyn Fn(&mut Tape, &[&Var]) -> engine::Result<Var>>,
+    /// Whether the first input is images, which need no gradient.
+    images: bool,
+    apply: Apply,
 }
+
+type Apply = Box<dyn Fn(&mut Tape, &[&Var]) -> engine::Result<Var>>;
 
 fn bench<O: Op + Copy + 'static>(op: O, inputs: &[&[usize]]) -> Bench {
     let inputs: Vec<Shape> = inputs.iter().map(|dims| Shape::new(dims).expect("one to four axes")).collect();
@@ -157,6 +161,7 @@ fn bench<O: Op + Copy + 'static>(op: O, inputs: &[&[usize]]) -> Bench {
         title: format!("{} {}", op.name(), shown.join(" ")),
         macs: op.macs(&inputs),
         output: op.shape(&inputs).map_or_else(|e| fail(&e.to_string()), |y| y.len()),
+        images: inputs[0].rank() == 4 && inputs[0].channels() == 3,
         inputs,
         classes: None,
         apply: Box::new(move |tape, inputs| tape.apply(op, inputs)),
@@ -254,8 +259,9 @@ impl Bench {
         while times[0].len() <= RUNS || begin.elapsed() < TIME {
             let vars: Vec<Var> = tensors
                 .iter()
-                .map(|t| match t.dtype() {
-                    engine::DType::F32 => tape.leaf(t.clone()),
+                .enumerate()
+                .map(|(i, t)| match t.dtype() {
+                    engine::DType::F32 if i > 0 || !self.images => tape.leaf(t.clone()),
                     _ => tape.constant(t.clone()),
                 })
                 .collect();
@@ -289,6 +295,7 @@ impl Bench {
         // output's gradient, and writes a gradient for every input.
         let (flops, bytes) = match direction {
             "forward" => (2.0 * self.macs as f64, 4 * self.elements(1, 1)),
+            _ if self.images => (2.0 * self.macs as f64, 4 * self.elements(1, 1)),
             _ => (4.0 * self.macs as f64, 4 * self.elements(2, 1)),
         };
         Judged {

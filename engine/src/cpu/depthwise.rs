@@ -5,7 +5,7 @@
 //! in a table. The data gradient is the same sum over the output's gradient, spread by the stride
 //! and padded with zeros, with the window turned around.
 
-use super::simd::{self, LANES, Loop, Simd};
+use super::simd::{self, LANES, Loop, Simd, store16};
 use super::{Cpu, Disjoint};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -346,15 +346,7 @@ impl Planes<'_, '_> {
             let at = ((self.n * self.size[0] + y) * self.size[1] + x + p) * sum.c + first;
             // SAFETY: the pixels of this image and channel block belong to this task.
             let to = unsafe { self.to.slice(at..at + width) };
-            let mut values = [0.0; BLOCK];
-            values[..LANES].copy_from_slice(&s.array(sums[0]));
-            values[LANES..].copy_from_slice(&s.array(sums[1]));
-            match <&mut [f32; BLOCK]>::try_from(&mut *to) {
-                Ok(to) if sum.add => (0..BLOCK).for_each(|lane| to[lane] += values[lane]),
-                Ok(to) => *to = values,
-                Err(_) if sum.add => to.iter_mut().zip(&values).for_each(|(to, v)| *to += v),
-                Err(_) => to.copy_from_slice(&values[..width]),
-            }
+            store16(s, *sums, to, sum.add);
         }
     }
 }
@@ -418,10 +410,7 @@ impl FilterSums<'_, '_> {
             }
         }
         for (sums, to) in sums.iter().zip(self.sums[first * BLOCK..].chunks_exact_mut(BLOCK)) {
-            for (half, sums) in sums.iter().enumerate() {
-                let sums = s.array(*sums);
-                (0..LANES).for_each(|lane| to[half * LANES + lane] += sums[lane]);
-            }
+            store16(s, *sums, to, true);
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::simd::{self, LANES, Loop, Simd};
+use super::simd::{self, LANES, Loop, Simd, store16};
 use super::{Cpu, Disjoint};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -21,32 +21,40 @@ const MR: usize = 2;
 /// Terms summed before they are added into `c`.
 const KC: usize = 256;
 
-/// The left matrix: element `(row, k)` lies at `row * row_stride` plus the place of `k`.
+/// The left matrix: element `(row, k)` lies at the place of `row` plus the place of `k`.
 #[derive(Clone, Copy)]
 pub struct Left<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Distance between rows.
-    pub row_stride: usize,
+    /// Where rows lie.
+    pub rows: Places<'a>,
     /// Where the terms of a sum lie.
-    pub terms: Terms<'a>,
+    pub terms: Places<'a>,
 }
 
-/// Places of the terms of a sum.
+/// Places along one axis.
 #[derive(Clone, Copy)]
-pub enum Terms<'a> {
-    /// Term `k` lies at `k` times this.
+pub enum Places<'a> {
+    /// Index `i` lies at `i` times this.
     Stride(usize),
-    /// Term `k` lies at element `k` of this, as in the window of a convolution.
+    /// Index `i` lies at element `i` of this, as in the window of a convolution.
     At(&'a [usize]),
 }
 
-impl Terms<'_> {
-    /// The last place of the first `k` terms.
-    fn end(&self, k: usize) -> usize {
+impl Places<'_> {
+    #[inline(always)]
+    fn of(&self, i: usize) -> usize {
         match self {
-            Terms::Stride(stride) => (k - 1) * stride,
-            Terms::At(places) => places[..k].iter().copied().max().unwrap_or(0),
+            Places::Stride(stride) => i * stride,
+            Places::At(places) => places[i],
+        }
+    }
+
+    /// The farthest of the first `count` places.
+    fn end(&self, count: usize) -> usize {
+        match self {
+            Places::Stride(stride) => (count - 1) * stride,
+            Places::At(places) => places[..count].iter().copied().max().unwrap_or(0),
         }
     }
 }
@@ -204,7 +212,7 @@ impl Grid {
 }
 
 fn check([m, n, k]: [usize; 3], a: Left<'_>, b: Right<'_>, len: usize, stride: usize) {
-    assert!(k > 0 && (m - 1) * a.row_stride + a.terms.end(k) < a.data.len(), "left matrix");
+    assert!(k > 0 && a.rows.end(m) + a.terms.end(k) < a.data.len(), "left matrix");
     match b {
         Right::Packed(data) => assert!(packed_len(k, n) <= data.len(), "packed matrix"),
         Right::Rows { data, stride } => assert!((k - 1) * stride + n <= data.len(), "right matrix"),
@@ -258,16 +266,16 @@ impl Loop for Panel<'_, '_> {
                     let high = (rows.end - row).div_ceil(tiles - tile);
                     let tile = Tile {
                         terms: count,
-                        a: &a.data[row * a.row_stride..],
-                        row_stride: a.row_stride,
+                        a: a.data,
+                        rows: std::array::from_fn(|i| a.rows.of(row + i.min(high - 1))),
                         b: strip,
                         b_stride: step,
                         c: Product { offset: c.offset + row * c.stride + j, add, ..c },
                         width,
                     };
                     match a.terms {
-                        Terms::Stride(stride) => tile.run_rows(s, high, |k| (k0 + k) * stride),
-                        Terms::At(places) => {
+                        Places::Stride(stride) => tile.run_rows(s, high, |k| (k0 + k) * stride),
+                        Places::At(places) => {
                             let places = &places[k0..k0 + count];
                             tile.run_rows(s, high, |k| places[k]);
                         }
@@ -282,7 +290,8 @@ impl Loop for Panel<'_, '_> {
 struct Tile<'a, 'c> {
     terms: usize,
     a: &'a [f32],
-    row_stride: usize,
+    /// Where the rows of `a` lie; the last is repeated.
+    rows: [usize; MR_FMA],
     b: &'a [f32],
     b_stride: usize,
     c: Product<'a, 'c>,
@@ -305,9 +314,11 @@ impl Tile<'_, '_> {
 
     #[inline(always)]
     fn run<const ROWS: usize, S: Simd>(self, s: S, place: impl Fn(usize) -> usize) {
-        let Tile { terms, a, row_stride, b, b_stride, c, width } = self;
+        let Tile { terms, a, rows, b, b_stride, c, width } = self;
         let mut sums = [[s.splat(0.0); NR / LANES]; ROWS];
         assert!((terms - 1) * b_stride + NR <= b.len());
+        // SAFETY: `check` saw the farthest row and the farthest term.
+        let rows: [*const f32; ROWS] = std::array::from_fn(|row| unsafe { a.as_ptr().add(rows[row]) });
         for k in 0..terms {
             // SAFETY: the last row of `b` was checked above.
             let b = unsafe {
@@ -315,9 +326,9 @@ impl Tile<'_, '_> {
                 [s.load(from), s.load(from.add(LANES))]
             };
             let at = place(k);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: `check` saw the last row and the last place of all terms.
-                let a = s.splat(unsafe { *a.get_unchecked(row * row_stride + at) });
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                // SAFETY: as for `rows`.
+                let a = s.splat(unsafe { *row.add(at) });
                 *sums = [s.fma(a, b[0], sums[0]), s.fma(a, b[1], sums[1])];
             }
         }
@@ -325,15 +336,7 @@ impl Tile<'_, '_> {
             let from = c.offset + row * c.stride;
             // SAFETY: only this task has these rows and columns.
             let out = unsafe { c.parts.slice(from..from + width) };
-            let mut values = [0.0; NR];
-            values[..LANES].copy_from_slice(&s.array(sums[0]));
-            values[LANES..].copy_from_slice(&s.array(sums[1]));
-            match <&mut [f32; NR]>::try_from(&mut *out) {
-                Ok(out) if c.add => (0..NR).for_each(|lane| out[lane] += values[lane]),
-                Ok(out) => *out = values,
-                Err(_) if c.add => out.iter_mut().zip(&values).for_each(|(c, s)| *c += s),
-                Err(_) => out.copy_from_slice(&values[..width]),
-            }
+            store16(s, *sums, out, c.add);
         }
     }
 }
@@ -365,9 +368,9 @@ mod tests {
             }
             let places: Vec<usize> = (0..k).map(|t| t * m).collect();
             let lefts = [
-                Left { data: &a, row_stride: k, terms: Terms::Stride(1) },
-                Left { data: &transposed, row_stride: 1, terms: Terms::Stride(m) },
-                Left { data: &transposed, row_stride: 1, terms: Terms::At(&places) },
+                Left { data: &a, rows: Places::Stride(k), terms: Places::Stride(1) },
+                Left { data: &transposed, rows: Places::Stride(1), terms: Places::Stride(m) },
+                Left { data: &transposed, rows: Places::Stride(1), terms: Places::At(&places) },
             ];
             for left in lefts {
                 for right in [Right::Packed(&packed), Right::Rows { data: &b, stride: n }] {
@@ -394,8 +397,10 @@ mod tests {
     fn a_long_sum_is_cut_by_its_length_alone() {
         let [m, n, k] = [5, 18, 5000];
         let (a, b) = (values(m * k, 0), values(k * n, 1));
-        let (left, right) =
-            (Left { data: &a, row_stride: 1, terms: Terms::Stride(m) }, Right::Rows { data: &b, stride: n });
+        let (left, right) = (
+            Left { data: &a, rows: Places::Stride(1), terms: Places::Stride(m) },
+            Right::Rows { data: &b, stride: n },
+        );
         let on = |threads: usize| {
             let mut c = vec![1.0; m * n];
             matmul_long(&Cpu::new(threads).unwrap(), [m, n, k], left, right, &mut c).unwrap();

@@ -48,12 +48,49 @@ pub trait Simd: Copy {
     /// # Safety
     /// Eight floats lie at `from`.
     unsafe fn load(self, from: *const f32) -> Self::V;
+    /// To memory.
+    ///
+    /// # Safety
+    /// Eight floats that may be written lie at `to`.
+    unsafe fn store(self, to: *mut f32, a: Self::V);
     /// As an array.
-    fn array(self, a: Self::V) -> [f32; LANES];
+    #[inline(always)]
+    fn array(self, a: Self::V) -> [f32; LANES] {
+        let mut all = [0.0; LANES];
+        // SAFETY: the array has eight floats.
+        unsafe { self.store(all.as_mut_ptr(), a) };
+        all
+    }
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+/// Writes (or adds) the first `to.len()` of sixteen values.
+#[inline(always)]
+pub(super) fn store16<S: Simd>(s: S, values: [S::V; 2], to: &mut [f32], add: bool) {
+    if to.len() == 2 * LANES {
+        let to = to.as_mut_ptr();
+        // SAFETY: sixteen floats lie at `to`.
+        unsafe {
+            let high = to.add(LANES);
+            if add {
+                s.store(to, s.add(s.load(to), values[0]));
+                s.store(high, s.add(s.load(high), values[1]));
+            } else {
+                s.store(to, values[0]);
+                s.store(high, values[1]);
+            }
+        }
+        return;
+    }
+    for (to, values) in to.chunks_mut(LANES).zip(values) {
+        let values = s.array(values);
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = if add { *to + value } else { value };
+        }
+    }
 }
 
 /// No instructions beyond what the build assumes.
@@ -82,11 +119,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn array(self, a: Self::V) -> [f32; LANES] {
-        let mut all = [0.0; LANES];
-        all[..4].copy_from_slice(&a[0]);
-        all[4..].copy_from_slice(&a[1]);
-        all
+    unsafe fn store(self, to: *mut f32, a: Self::V) {
+        // SAFETY: as in `load`.
+        unsafe { *to.cast() = a };
     }
 
     #[inline(always)]
@@ -107,7 +142,7 @@ impl Simd for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, Loop, OnceLock, Simd};
+    use super::{Loop, OnceLock, Simd};
 
     /// AVX2 and FMA.
     #[derive(Clone, Copy)]
@@ -157,11 +192,9 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn array(self, a: __m256) -> [f32; LANES] {
-            let mut all = [0.0; LANES];
-            // SAFETY: `self` is proof of the instructions; the array has eight floats.
-            unsafe { _mm256_storeu_ps(all.as_mut_ptr(), a) };
-            all
+        unsafe fn store(self, to: *mut f32, a: __m256) {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_storeu_ps(to, a) }
         }
 
         #[inline(always)]

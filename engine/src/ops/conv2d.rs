@@ -1,12 +1,13 @@
 //! The dense 2-d convolution, in groups:
 //! `y[n, oy, ox, o] = sum_{ky, kx, i} x[n, oy*s + ky - p, ox*s + kx - p, i] w[o, ky, kx, i]`.
 //!
-//! No patches are gathered: a row of output pixels is a matrix product whose left operand is read
-//! from the (padded) input rows through a table of places, one for every element of the window.
+//! No patches are gathered: some lines of output pixels are a matrix product whose left operand is
+//! read from the (padded) input rows through two tables of places, one of the pixels and one of the
+//! elements of the window.
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
-use crate::cpu::matmul::{Left, Right, Terms, add_rows, pack, packed_len, panel};
+use crate::cpu::matmul::{Left, Places, Right, pack, packed_len, panel};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
@@ -48,8 +49,17 @@ impl Sizes {
     fn window(&self) -> usize {
         self.kh * self.kw * self.cg
     }
+
+    /// Output lines of one product: some hundred pixels share a pass over the filters. Divides the
+    /// lines of an image.
+    fn lines(&self) -> usize {
+        let most = PIXELS.div_ceil(self.ow).min(self.oh);
+        (1..=most).rev().find(|lines| self.oh.is_multiple_of(*lines)).unwrap_or(1)
+    }
 }
 
+/// Output pixels of one product, about.
+const PIXELS: usize = 96;
 /// Parts of the sum behind a filter gradient at most.
 const PARTS: usize = 32;
 
@@ -79,15 +89,14 @@ impl Conv2d {
         })
     }
 
-    /// Copies the `kh` input rows under output row `oy` of image `n` into `out`, zeros around them.
-    /// Returns the length of a padded row.
-    fn load_rows(&self, s: &Sizes, x: &[f32], n: usize, oy: usize, out: &mut [f32]) -> usize {
+    /// Copies the input rows under output lines `oy..` of image `n` into `out`, zeros around them.
+    fn load_rows(&self, s: &Sizes, x: &[f32], n: usize, oy: usize, out: &mut [f32]) {
         let len = self.padded(s);
         let left = self.padding[1] * s.c;
         // Columns on the far side that no window reaches are left out.
         let inside = (s.w * s.c).min(len.saturating_sub(left));
-        for (ky, row) in out.chunks_exact_mut(len).take(s.kh).enumerate() {
-            match (oy * self.stride[0] + ky).checked_sub(self.padding[0]) {
+        for (at, row) in out.chunks_exact_mut(len).enumerate() {
+            match (oy * self.stride[0] + at).checked_sub(self.padding[0]) {
                 Some(y) if y < s.h && inside > 0 => {
                     let from = (n * s.h + y) * s.w * s.c;
                     row[..left].fill(0.0);
@@ -97,7 +106,17 @@ impl Conv2d {
                 _ => row.fill(0.0),
             }
         }
-        len
+    }
+
+    /// Input rows under `lines` output lines.
+    fn rows(&self, s: &Sizes, lines: usize) -> usize {
+        (lines - 1) * self.stride[0] + s.kh
+    }
+
+    /// Where the windows of `lines` output lines begin in the loaded rows.
+    fn pixels(&self, s: &Sizes, lines: usize) -> Vec<usize> {
+        let row = self.stride[0] * self.padded(s);
+        (0..lines * s.ow).map(|p| p / s.ow * row + p % s.ow * self.stride[1] * s.c).collect()
     }
 
     /// Elements of an input row from the first window's start to the last window's end.
@@ -139,20 +158,20 @@ impl Op for Conv2d {
         let (x, w) = (inputs[0].f32()?, inputs[1].f32()?);
         let filters = filters(cpu, &s, w, self.groups)?;
         let filters = filters.f32()?;
-        let row = self.padded(&s);
-        let places: Vec<usize> =
+        let (row, lines) = (self.padded(&s), s.lines());
+        let window: Vec<usize> =
             (0..s.window()).map(|k| k / (s.kw * s.cg) * row + k / s.cg % s.kw * s.c + k % s.cg).collect();
-        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), s.kh * row], DType::F32)?;
+        let pixels = self.pixels(&s, lines);
+        let share = self.rows(&s, lines) * row;
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), share], DType::F32)?;
         let mut y = Tensor::stale(cpu, [s.n, s.oh, s.ow, s.o], DType::F32)?;
-        cpu.pool().parallel_chunks_with(y.f32_mut()?, s.ow * s.o, scratch.f32_mut()?, |at, y, rows| {
-            self.load_rows(&s, x, at / s.oh, at % s.oh, rows);
+        let len = lines * s.ow * s.o;
+        cpu.pool().parallel_chunks_with(y.f32_mut()?, len, scratch.f32_mut()?, |at, y, rows| {
+            self.load_rows(&s, x, at * lines / s.oh, at * lines % s.oh, rows);
             for (g, filter) in filters.chunks_exact(packed_len(s.window(), s.og)).enumerate() {
-                let left = Left {
-                    data: &rows[g * s.cg..],
-                    row_stride: self.stride[1] * s.c,
-                    terms: Terms::At(&places),
-                };
-                let dims = [s.ow, s.og, s.window()];
+                let left =
+                    Left { data: &rows[g * s.cg..], rows: Places::At(&pixels), terms: Places::At(&window) };
+                let dims = [pixels.len(), s.og, s.window()];
                 panel(dims, left, Right::Packed(filter), &mut y[g * s.og..], s.o, false);
             }
         });
@@ -195,8 +214,8 @@ impl Conv2d {
                 for g in 0..self.groups {
                     let left = Left {
                         data: &dy[first * s.o + g * s.og..],
-                        row_stride: s.o,
-                        terms: Terms::Stride(1),
+                        rows: Places::Stride(s.o),
+                        terms: Places::Stride(1),
                     };
                     let right = Right::Rows {
                         data: &w[g * s.og * s.window() + (ky * s.kw + kx) * s.cg..],
@@ -209,32 +228,40 @@ impl Conv2d {
         }
     }
 
+    /// For each group and row of the window, one product summed over pixels, into a transposed
+    /// `[groups][kh][kw, cg][og]`: then the few channels of an image are rows, and no lane is idle.
     fn filter_gradient(&self, cpu: &Cpu, s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        let lines = s.n * s.oh;
-        let parts = lines.div_ceil(8).min(PARTS);
-        let mut partial = Tensor::stale(cpu, [parts, dw.len()], DType::F32)?;
-        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), s.kh * self.padded(s)], DType::F32)?;
+        let (row, lines) = (self.padded(s), s.lines());
+        let pixels = self.pixels(s, lines);
+        let blocks = s.n * s.oh / lines;
+        let parts = blocks.div_ceil(4).min(PARTS);
+        let len = dw.len();
+        let share = self.rows(s, lines) * row;
+        let mut partial = Tensor::stale(cpu, [parts, len], DType::F32)?;
+        let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), share], DType::F32)?;
         // In one group the taps of a window row lie side by side.
         let (taps, width) = if self.groups == 1 { (1, s.kw * s.cg) } else { (s.kw, s.cg) };
-        let len = dw.len();
-        cpu.pool().parallel_chunks_with(partial.f32_mut()?, len, scratch.f32_mut()?, |part, dw, rows| {
-            dw.fill(0.0);
-            for line in lines * part / parts..lines * (part + 1) / parts {
-                let row = self.load_rows(s, x, line / s.oh, line % s.oh, rows);
-                let dy = &dy[line * s.ow * s.o..][..s.ow * s.o];
-                for at in 0..self.groups * s.kh * taps {
+        cpu.pool().parallel_chunks_with(partial.f32_mut()?, len, scratch.f32_mut()?, |part, sums, rows| {
+            sums.fill(0.0);
+            for block in blocks * part / parts..blocks * (part + 1) / parts {
+                self.load_rows(s, x, block * lines / s.oh, block * lines % s.oh, rows);
+                let dy = &dy[block * lines * s.ow * s.o..];
+                for (at, sums) in sums.chunks_exact_mut(width * s.og).enumerate() {
                     let (g, ky, kx) = (at / (s.kh * taps), at / taps % s.kh, at % taps);
-                    let left = Left { data: &dy[g * s.og..], row_stride: 1, terms: Terms::Stride(s.o) };
-                    let right = Right::Rows {
-                        data: &rows[ky * row + kx * s.c + g * s.cg..],
-                        stride: self.stride[1] * s.c,
-                    };
-                    let to = g * s.og * s.window() + (ky * s.kw + kx) * s.cg;
-                    panel([s.og, width, s.ow], left, right, &mut dw[to..], s.window(), true);
+                    let data = &rows[ky * row + kx * s.c + g * s.cg..];
+                    let left = Left { data, rows: Places::Stride(1), terms: Places::At(&pixels) };
+                    let right = Right::Rows { data: &dy[g * s.og..], stride: s.o };
+                    panel([width, s.og, pixels.len()], left, right, sums, s.og, true);
                 }
             }
         });
-        add_rows(cpu, partial.f32()?, dw);
+        let partial = partial.f32()?;
+        cpu.pool().parallel_chunks(dw, s.window(), |o, dw| {
+            let from = o / s.og * s.window() * s.og + o % s.og;
+            for partial in partial.chunks_exact(len) {
+                dw.iter_mut().zip(partial[from..].iter().step_by(s.og)).for_each(|(dw, part)| *dw += part);
+            }
+        });
         Ok(())
     }
 }

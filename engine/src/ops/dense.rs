@@ -2,7 +2,7 @@
 //! a filter `[o, i]`.
 
 use crate::cpu::Cpu;
-use crate::cpu::matmul::{Left, Right, Terms, add_rows, matmul, matmul_long, pack, packed_len};
+use crate::cpu::matmul::{Left, Places, Right, add_rows, matmul, matmul_long, pack, packed_len};
 use crate::error::Result;
 use crate::op::Kept;
 use crate::tensor::{DType, Shape, Tensor};
@@ -14,7 +14,7 @@ pub(super) fn forward(cpu: &Cpu, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, 
     let mut filter = Tensor::stale(cpu, [packed_len(i, o)], DType::F32)?;
     pack(cpu, w.f32()?, [o, i], 1, i, filter.f32_mut()?);
     let mut y = Tensor::stale(cpu, to, DType::F32)?;
-    let left = Left { data: x.f32()?, row_stride: i, terms: Terms::Stride(1) };
+    let left = Left { data: x.f32()?, rows: Places::Stride(i), terms: Places::Stride(1) };
     if let Some(bias) = bias {
         let bias = bias.f32()?;
         cpu.pool().parallel_chunks(y.f32_mut()?, ROWS * o, |_, y| {
@@ -46,11 +46,11 @@ pub(super) fn gradients(
     if let Some(dx) = dx {
         let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
         pack(cpu, w.f32()?, [i, o], i, 1, filter.f32_mut()?);
-        let left = Left { data: dy, row_stride: o, terms: Terms::Stride(1) };
+        let left = Left { data: dy, rows: Places::Stride(o), terms: Places::Stride(1) };
         matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
     }
     if let Some(dw) = dw {
-        let left = Left { data: dy, row_stride: 1, terms: Terms::Stride(o) };
+        let left = Left { data: dy, rows: Places::Stride(1), terms: Places::Stride(o) };
         matmul_long(cpu, [o, i, rows], left, Right::Rows { data: x, stride: i }, dw)?;
     }
     if let Some(db) = db {
