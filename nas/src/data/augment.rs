@@ -23,8 +23,7 @@ pub struct Pipeline {
     source: [usize; 3],
 }
 
-/// Working memory of one thread, and the rendered image between [`Pipeline::render`] and
-/// [`Pipeline::write`].
+/// Working memory of one thread, and the image between being rendered and being written.
 #[derive(Default)]
 pub struct Scratch {
     resizer: fir::Resizer,

@@ -1,23 +1,24 @@
-//! A data set with all its images decoded in memory.
+//! A data set with its images decoded in memory.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Dataset, Description, Error, Image, Result, guard};
+use super::{Dataset, Description, Error, Image, Result, View, guard};
 
-/// Decodes everything once. A record that cannot be decoded stays out and is read from the
-/// original again, so that it fails in the same way each time and the loader's policy sees it.
+/// Decodes records once. One that cannot be decoded stays out and is read from the original again,
+/// so that it fails in the same way each time and the loader's policy sees it.
 pub struct Memory {
     inner: Arc<dyn Dataset>,
     images: Vec<Option<Image>>,
 }
 
 impl Memory {
-    /// Decodes `inner` with `workers` threads.
+    /// Decodes the records of `view` with `workers` threads; the others are read when asked for.
     ///
     /// # Errors
     /// More than `limit_mib` MiB of pixels.
-    pub fn new(inner: Arc<dyn Dataset>, workers: usize, limit_mib: u64) -> Result<Self> {
+    pub fn new(view: &View, workers: usize, limit_mib: u64) -> Result<Self> {
+        let inner = view.dataset.clone();
         let (next, held, full) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let limit = limit_mib.saturating_mul(1 << 20);
         let images = Mutex::new(vec![None; inner.len()]);
@@ -25,10 +26,9 @@ impl Memory {
             for _ in 0..workers.max(1) {
                 scope.spawn(|| {
                     while !full.load(Ordering::Relaxed) {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= inner.len() {
-                            break;
-                        }
+                        let position = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(&i) = view.indices.get(position) else { break };
+                        let i = i as usize;
                         let mut image = Image::default();
                         if guard(&*inner, i, || inner.read(i, &mut image)).is_err() {
                             continue;
@@ -83,6 +83,10 @@ impl Dataset for Memory {
         image.pixels.copy_from_slice(&held.pixels);
         image.repaired = held.repaired;
         Ok(())
+    }
+
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>> {
+        self.inner.encoded(i)
     }
 
     fn describe(&self) -> Description {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Data, Dataset, Error, LoaderOptions, Result, View, cache, folder, idx, split, tar};
+use super::{Data, Dataset, Error, LoaderOptions, Result, View};
+use super::{cache, cifar, folder, idx, packed, split, tar};
 
 /// Everything about a run's images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,28 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         classes: Vec<String>,
     },
+    /// The binary version of CIFAR-10 or CIFAR-100; see [`cifar`].
+    Cifar {
+        /// The unpacked folder; its files tell which of the two it is.
+        path: PathBuf,
+        /// Training or test images.
+        part: CifarPart,
+    },
+    /// A packed file; see [`packed`].
+    Packed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A part of CIFAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CifarPart {
+    /// 50,000 images.
+    Train,
+    /// 10,000 images.
+    Test,
 }
 
 impl Source {
@@ -117,6 +140,8 @@ impl Source {
             Self::Tar { path, classes } => {
                 Arc::new(tar::Tar::open(&base.join(path), classes, memory_limit_mib)?)
             }
+            Self::Cifar { path, part } => Arc::new(cifar::Cifar::open(&base.join(path), *part)?),
+            Self::Packed { path } => Arc::new(packed::Packed::open(&base.join(path))?),
         })
     }
 }
@@ -294,7 +319,10 @@ impl DataConfig {
         for source in [Some(&mut self.train), Some(&mut self.test), self.val.as_mut()].into_iter().flatten() {
             let paths = match source {
                 Source::Idx { images, labels, .. } => vec![images, labels],
-                Source::Folder { path } | Source::Tar { path, .. } => vec![path],
+                Source::Folder { path }
+                | Source::Tar { path, .. }
+                | Source::Cifar { path, .. }
+                | Source::Packed { path } => vec![path],
             };
             for path in paths {
                 *path = std::path::absolute(base.join(&*path)).map_err(super::io_error("resolve", path))?;
@@ -324,22 +352,22 @@ impl DataConfig {
     ///
     /// # Errors
     /// A value out of range, a source that does not open, a class too small for its split, sources
-    /// with different classes; with `cache = "memory"` also a bad image under `on-bad = "error"`.
+    /// with different classes, a cache that exceeds the memory limit.
     pub fn open(&self, base: &Path, seed: u64) -> Result<Data> {
         self.check()?;
-        let open = |source: &Source| -> Result<Arc<dyn Dataset>> {
-            let dataset = source.open(base, self.memory_limit_mib)?;
-            Ok(match self.cache {
-                Cache::Memory if !dataset.is_decoded() => {
-                    Arc::new(cache::Memory::new(dataset, self.workers, self.memory_limit_mib)?)
-                }
-                _ => dataset,
-            })
+        let open = |source: &Source, subset| -> Result<View> {
+            let all = View::all(source.open(base, self.memory_limit_mib)?);
+            let view = split::subset(all, subset, seed)?;
+            if self.cache == Cache::None || view.dataset.is_decoded() {
+                return Ok(view);
+            }
+            let cached = cache::Memory::new(&view, self.workers, self.memory_limit_mib)?;
+            Ok(View { dataset: Arc::new(cached), indices: view.indices })
         };
-        let whole = split::subset(View::all(open(&self.train)?), self.subset, seed)?;
-        let test = split::subset(View::all(open(&self.test)?), self.test_subset, seed)?;
+        let whole = open(&self.train, self.subset)?;
+        let test = open(&self.test, self.test_subset)?;
         let (train, val) = match &self.val {
-            Some(source) => (whole, View::all(open(source)?)),
+            Some(source) => (whole, open(source, None)?),
             None => split::hold_out(&whole, self.val_per_class, seed)?,
         };
         for other in [&val, &test] {

@@ -180,8 +180,8 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// A class with fewer images than were to be held out or taken from it.
-    #[error("class {class} has {images} images, of which {wanted} cannot be {purpose}")]
+    /// A class with fewer images than were to be taken from it.
+    #[error("class {class} has {images} images: {wanted} cannot be taken from it with {leave} left")]
     ClassTooSmall {
         /// The class.
         class: String,
@@ -189,8 +189,8 @@ pub enum Error {
         images: usize,
         /// Images wanted.
         wanted: usize,
-        /// "held out" or "taken".
-        purpose: &'static str,
+        /// Images that must remain.
+        leave: usize,
     },
     /// A training batch larger than the set.
     #[error("a batch of {batch} cannot be taken from {images} images; lower `batch`")]
@@ -311,6 +311,9 @@ pub enum PackedProblem {
     /// The file is shorter or longer than its header says.
     #[error("its size differs from what its header says")]
     Size,
+    /// A record of 4 GiB or more, or names of 4 GiB in all.
+    #[error("a record or all names together exceed 4 GiB")]
+    TooLarge,
     /// The index does not have its hash.
     #[error("its index is damaged")]
     Index,

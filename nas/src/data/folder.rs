@@ -55,6 +55,11 @@ impl Folder {
         check_count(root, files.len())?;
         Ok(Self { root: root.to_owned(), classes, files, digest: hash.finalize() })
     }
+
+    fn bytes(&self, i: usize) -> Result<Vec<u8>> {
+        let path = self.root.join(&self.files[i].path);
+        fs::read(&path).map_err(io_error("read", &path))
+    }
 }
 
 impl Dataset for Folder {
@@ -79,9 +84,11 @@ impl Dataset for Folder {
     }
 
     fn read(&self, i: usize, image: &mut Image) -> Result<()> {
-        let path = self.root.join(&self.files[i].path);
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
-        decode(&bytes, image).map_err(|source| Error::Decode { record: self.name(i), source })
+        decode(&self.bytes(i)?, image).map_err(|source| Error::Decode { record: self.name(i), source })
+    }
+
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>> {
+        self.bytes(i).map(Some)
     }
 
     fn describe(&self) -> Description {

@@ -5,10 +5,11 @@
 //! images a batch holds and how each is augmented depends on (seed, epoch, step, index) only, never
 //! on the number of workers, so any step can be made again at any time.
 //!
-//! One file per format: [`Source`](config::Source) lists them.
+//! One file per format: [`Source`] lists them.
 
 pub mod augment;
 pub mod cache;
+pub mod cifar;
 pub mod config;
 pub mod decode;
 mod error;
@@ -16,6 +17,7 @@ pub mod folder;
 pub mod idx;
 pub mod inspect;
 pub mod loader;
+pub mod packed;
 pub mod split;
 pub mod tar;
 
@@ -99,6 +101,16 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// The record cannot be read or decoded; the error names it.
     fn read(&self, i: usize, image: &mut Image) -> Result<()>;
+
+    /// The file of record `i` as it is stored, if it is one that [`decode::decode`] reads; packing
+    /// keeps it instead of the pixels.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>> {
+        let _ = i;
+        Ok(None)
+    }
 
     /// What the set is, for the run directory.
     fn describe(&self) -> Description;

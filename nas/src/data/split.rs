@@ -15,7 +15,7 @@ use super::{Error, Result, View};
 /// # Errors
 /// A class without an image left over for training.
 pub fn hold_out(view: &View, per_class: usize, seed: u64) -> Result<(View, View)> {
-    let held = choose(view, per_class, seed, "split", "held out")?;
+    let held = choose(view, per_class, Rng::new(seed, "split"), 1)?;
     let part = |wanted: bool| View {
         dataset: view.dataset.clone(),
         indices: keep(view, |position| held[position] == wanted),
@@ -48,7 +48,7 @@ pub fn subset(view: View, subset: Option<Subset>, seed: u64) -> Result<View> {
                     expected: "at least 1",
                 });
             }
-            let chosen = choose(&view, n, seed, "subset", "taken")?;
+            let chosen = choose(&view, n, Rng::new(seed, "subset"), 0)?;
             keep(&view, |position| chosen[position])
         }
     };
@@ -56,15 +56,15 @@ pub fn subset(view: View, subset: Option<Subset>, seed: u64) -> Result<View> {
 }
 
 /// For every position of `view`, whether it is among the first `per_class` of its class by hash.
-/// Holding out must leave at least one image of a class.
-fn choose(view: &View, per_class: usize, seed: u64, purpose: &str, verb: &'static str) -> Result<Vec<bool>> {
+/// A class must have at least `leave` images more than that.
+fn choose(view: &View, per_class: usize, rng: Rng, leave: usize) -> Result<Vec<bool>> {
     let mut chosen = vec![false; view.len()];
     if per_class == 0 {
         return Ok(chosen);
     }
-    let [a, b, c, d] = Rng::new(seed, purpose).words([0; 4]);
+
     let mut key = [0; blake3::KEY_LEN];
-    for (bytes, word) in key.chunks_exact_mut(4).zip([a, b, c, d]) {
+    for (bytes, word) in key.chunks_exact_mut(4).zip(rng.words([0; 4])) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     let dataset = &view.dataset;
@@ -75,13 +75,12 @@ fn choose(view: &View, per_class: usize, seed: u64, purpose: &str, verb: &'stati
         by_class[dataset.label(index as usize) as usize].push((hash, position));
     }
     for (class, mut records) in by_class.into_iter().enumerate() {
-        let least = if verb == "held out" { per_class + 1 } else { per_class };
-        if records.len() < least {
+        if records.len() < per_class.saturating_add(leave) {
             return Err(Error::ClassTooSmall {
                 class: dataset.classes()[class].clone(),
                 images: records.len(),
                 wanted: per_class,
-                purpose: verb,
+                leave,
             });
         }
         records.sort_unstable();

@@ -8,6 +8,7 @@
 //! A plain `.tar` is indexed once and its members read in place; a gzipped one cannot be read in
 //! place and is kept in memory, up to a limit.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -75,6 +76,19 @@ impl Tar {
         let digest = index.hash.finalize();
         Ok(Self { shards: index.shards, classes, records, digest })
     }
+
+    fn bytes(&self, i: usize) -> Result<Cow<'_, [u8]>> {
+        let Record { shard, offset, size, .. } = self.records[i];
+        let shard = &self.shards[shard as usize];
+        match &shard.content {
+            Content::Memory(bytes) => Ok(bytes[offset as usize..][..size].into()),
+            Content::File(file) => {
+                let mut bytes = vec![0; size];
+                file.read_exact_at(&mut bytes, offset).map_err(io_error("read", &shard.path))?;
+                Ok(bytes.into())
+            }
+        }
+    }
 }
 
 impl Dataset for Tar {
@@ -100,17 +114,11 @@ impl Dataset for Tar {
     }
 
     fn read(&self, i: usize, image: &mut Image) -> Result<()> {
-        let record = &self.records[i];
-        let shard = &self.shards[record.shard as usize];
-        let decoded = match &shard.content {
-            Content::Memory(bytes) => decode(&bytes[record.offset as usize..][..record.size], image),
-            Content::File(file) => {
-                let mut bytes = vec![0; record.size];
-                file.read_exact_at(&mut bytes, record.offset).map_err(io_error("read", &shard.path))?;
-                decode(&bytes, image)
-            }
-        };
-        decoded.map_err(|source| Error::Decode { record: self.name(i), source })
+        decode(&self.bytes(i)?, image).map_err(|source| Error::Decode { record: self.name(i), source })
+    }
+
+    fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>> {
+        Ok(Some(self.bytes(i)?.into_owned()))
     }
 
     fn describe(&self) -> Description {

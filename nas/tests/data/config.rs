@@ -171,3 +171,17 @@ fn sources_must_have_the_same_classes() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn an_absolute_recipe_opens_from_anywhere() {
+    let (folder, mut config) = small();
+    config.make_absolute(folder.path()).unwrap();
+    let data = config.open(Path::new("/nonexistent"), 0).unwrap();
+    assert_eq!(data.train.len(), 12);
+    for (format, more) in [("folder", ""), ("tar", ""), ("cifar", "part = \"test\""), ("packed", "")] {
+        let text = format!("format = \"{format}\"\npath = \"p\"\n{more}");
+        config.test = toml::from_str(&text).unwrap();
+        config.make_absolute(Path::new("/base")).unwrap();
+        assert!(toml::to_string(&config.test).unwrap().contains("\"/base/p\""));
+    }
+}

@@ -199,7 +199,7 @@ fn corpus() -> (TempDir, usize) {
 fn policies_meet_the_corpus() {
     let (folder, num_bad) = corpus();
     let dataset: Arc<dyn Dataset> = Arc::new(Folder::open(folder.path()).unwrap());
-    let cached: Arc<dyn Dataset> = Arc::new(Memory::new(dataset.clone(), 2, 64).unwrap());
+    let cached: Arc<dyn Dataset> = Arc::new(Memory::new(&View::all(dataset.clone()), 2, 64).unwrap());
     let run = |dataset: &Arc<dyn Dataset>, on_bad, max_bad, workers| {
         let options = LoaderOptions { on_bad, max_bad, ..options(29, workers) };
         let mut loader = Loader::new(View::all(dataset.clone()), plain(4), Pass::Train, 0, options)?;
@@ -258,7 +258,8 @@ fn a_cache_reads_as_its_source_and_keeps_to_its_limit() {
     fs::write(folder.path().join("a/0.jpg"), fixture("baseline.jpg")).unwrap();
     fs::write(folder.path().join("a/1.png"), flat_png(1024, 1024, 3)).unwrap();
     let source: Arc<dyn Dataset> = Arc::new(Folder::open(folder.path()).unwrap());
-    let cached = Memory::new(source.clone(), 2, 2).unwrap();
+    let view = View::all(source.clone());
+    let cached = Memory::new(&view, 2, 2).unwrap();
     let (mut a, mut b) = (Image::default(), Image::default());
     for i in 0..2 {
         source.read(i, &mut a).unwrap();
@@ -270,5 +271,8 @@ fn a_cache_reads_as_its_source_and_keeps_to_its_limit() {
         );
     }
     assert!(cached.is_decoded() && !source.is_decoded());
-    assert!(matches!(Memory::new(source, 2, 1), Err(Error::Memory { limit: 1, .. })));
+    assert!(matches!(Memory::new(&view, 2, 1), Err(Error::Memory { limit: 1, .. })));
+    let part = View { indices: [0].into(), ..view };
+    Memory::new(&part, 2, 1).unwrap().read(1, &mut b).unwrap();
+    assert_eq!(a, b, "what is not held is read from the source");
 }

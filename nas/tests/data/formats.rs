@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nas::data::cifar::Cifar;
+use nas::data::config::CifarPart;
 use nas::data::folder::Folder;
 use nas::data::idx::Idx;
 use nas::data::tar::Tar;
@@ -309,4 +311,52 @@ fn a_shard_cannot_reach_outside() {
         other => panic!("{:?}", other.map(|_| ())),
     }
     assert!(!Path::new("../../../etc1.png").exists());
+}
+
+/// A CIFAR record whose pixels are (at, at + 1, at + 2) mod 251 in red, green and blue.
+fn cifar_record(labels: &[u8]) -> Vec<u8> {
+    let mut record = labels.to_vec();
+    for plane in 0..3 {
+        record.extend((0..1024).map(|at| ((at + plane) % 251) as u8));
+    }
+    record
+}
+
+#[test]
+fn cifar_planes_become_pixels() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    for batch in 1..=5u8 {
+        write(&format!("data_batch_{batch}.bin"), &[cifar_record(&[batch]), cifar_record(&[0])].concat());
+    }
+    write("test_batch.bin", &cifar_record(&[9]));
+    let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    write("batches.meta.txt", format!("{}\n\n", names.join("\n")).as_bytes());
+    let train = Cifar::open(folder.path(), CifarPart::Train).unwrap();
+    assert_eq!(train.classes(), names);
+    assert_eq!((0..10).map(|i| train.label(i)).collect::<Vec<_>>(), [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
+    let image = read(&train, 7).unwrap();
+    assert_eq!((image.height, image.width, image.channels), (32, 32, 3));
+    assert_eq!((&image.pixels[..3], &image.pixels[3 * 300..3 * 301]), (&[0, 1, 2][..], &[49, 50, 51][..]));
+    assert_eq!(Cifar::open(folder.path(), CifarPart::Test).unwrap().label(0), 9);
+
+    write("test_batch.bin", &cifar_record(&[9])[1..]);
+    let cut = Cifar::open(folder.path(), CifarPart::Test).map(|_| ());
+    assert!(matches!(cut, Err(Error::Truncated { expected: 3073, found: 3072, .. })), "{cut:?}");
+    write("test_batch.bin", &[cifar_record(&[9]), cifar_record(&[10])].concat());
+    let wild = Cifar::open(folder.path(), CifarPart::Test).map(|_| ());
+    assert!(matches!(wild, Err(Error::Label { record: 1, label: 10, classes: 10, .. })), "{wild:?}");
+    write("test_batch.bin", &[]);
+    assert!(matches!(Cifar::open(folder.path(), CifarPart::Test), Err(Error::NoImages { .. })));
+}
+
+#[test]
+fn cifar100_is_read_with_its_fine_labels() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("train.bin"), cifar_record(&[3, 77])).unwrap();
+    let set = Cifar::open(folder.path(), CifarPart::Train).unwrap();
+    assert_eq!((set.len(), set.label(0), set.classes().len()), (1, 77, 100));
+    assert_eq!(read(&set, 0).unwrap().pixels[..3], [0, 1, 2]);
+    let missing = Cifar::open(folder.path(), CifarPart::Test);
+    assert!(matches!(missing, Err(Error::Io { doing: "read", .. })));
 }

@@ -5,12 +5,14 @@
 //! - `split`: held-out images and subsets
 //! - `corrupt`: broken pictures and the policies for them
 //! - `loader`: batches do not depend on workers, prefetch or the moment of resuming
+//! - `packed`: what comes out is what went in, or an error
 //! - `real`: CIFAR-10 and clothing photographs, where `MONOPATH_DATA` names them
 
 mod config;
 mod corrupt;
 mod formats;
 mod loader;
+mod packed;
 mod real;
 mod split;
 
