@@ -305,7 +305,7 @@ pub enum Normalise {
         /// Standard deviation per channel, in 0..1.
         std: Vec<f32>,
     },
-    /// Blue, green, red in 0..255 as they are: the input of SPOS's released code (`papers.md`).
+    /// Blue, green, red in 0..255 as they are: the input of SPOS's released code (`docs/papers.md`).
     #[serde(rename = "bgr-255")]
     Bgr255 {},
 }

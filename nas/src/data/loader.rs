@@ -114,8 +114,8 @@ struct Shared {
     work: Condvar,
 }
 
-/// Which batches are being made. `slots` is in order of delivery; images of the last one are
-/// claimed from `claimed` on.
+/// Which batches are being made. `slots` is in order of delivery; of the last one's `open` images
+/// the first `claimed` have a worker.
 struct Queue {
     slots: VecDeque<Arc<Slot>>,
     claimed: usize,

@@ -10,6 +10,7 @@
 pub mod augment;
 pub mod cache;
 pub mod cifar;
+mod colour;
 pub mod config;
 pub mod decode;
 mod error;
