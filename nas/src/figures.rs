@@ -5,7 +5,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -100,8 +100,8 @@ mod tests {
             ["0.0 s", "9.9 s", "10 s", "1 m 00 s", "3 m 05 s", "2 h 07 m", "3 d 04 h", "–", "–"]
         );
         assert_eq!(
-            [0.0, 0.00012, 0.0123, 2.3026, 45.67, 123456.0].map(value),
-            ["0", "1.20e-4", "0.0123", "2.303", "45.67", "1.23e5"]
+            [0.0, 0.00012, 0.0123, 2.3456, 45.67, 123456.0].map(value),
+            ["0", "1.20e-4", "0.0123", "2.346", "45.67", "1.23e5"]
         );
         assert_eq!([0.05, 812.4, f64::NAN].map(rate), ["0.1", "812", "–"]);
         assert_eq!((percent(0.8741, 1), percent(f64::NAN, 2)), ("87.4".into(), "–".into()));
