@@ -3,7 +3,7 @@
 //! Events are written as JSON lines to `events.jsonl` in the run directory; the report is made from
 //! that file alone, so nothing a person sees is kept elsewhere.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The stages of a run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,16 +61,21 @@ pub enum Event {
         /// Epoch, from 0.
         epoch: u64,
         /// Mean training loss since the last event of this kind.
+        #[serde(deserialize_with = "number")]
         loss: f64,
         /// Share of training images classified rightly since then.
+        #[serde(deserialize_with = "number")]
         accuracy: f64,
         /// Learning rate.
+        #[serde(deserialize_with = "number")]
         lr: f64,
         /// Images trained on since then.
         images: u64,
         /// Seconds since then.
+        #[serde(deserialize_with = "number")]
         seconds: f64,
         /// Seconds of those in which training waited for data.
+        #[serde(deserialize_with = "number")]
         waited: f64,
     },
     /// A candidate was scored.
@@ -88,8 +93,10 @@ pub enum Event {
         /// Parameters.
         params: u64,
         /// Held-out top-1 accuracy, 0 to 1.
+        #[serde(deserialize_with = "number")]
         top1: f64,
         /// Held-out top-5 accuracy, 0 to 1.
+        #[serde(deserialize_with = "number")]
         top5: f64,
         /// Images scored on.
         images: u64,
@@ -101,8 +108,10 @@ pub enum Event {
         /// Text form of the architecture.
         arch: String,
         /// Test top-1 accuracy, 0 to 1.
+        #[serde(deserialize_with = "number")]
         top1: f64,
         /// Test top-5 accuracy, 0 to 1.
+        #[serde(deserialize_with = "number")]
         top5: f64,
         /// Test images.
         images: u64,
@@ -143,6 +152,7 @@ pub enum Event {
         /// What it worked on.
         subject: String,
         /// Seconds of work, over all sittings.
+        #[serde(deserialize_with = "number")]
         seconds: f64,
     },
     /// A signal ended the run early, after a checkpoint.
@@ -152,6 +162,11 @@ pub enum Event {
         /// Units done.
         done: u64,
     },
+}
+
+/// JSON has no word for what is not finite: it is written as `null` and read back as NaN.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Observes events. A sink cannot change a run; if it fails, the run stops with its error.

@@ -8,7 +8,8 @@
 //! | [`train`], [`sample`] | the training loop; which path each step takes |
 //! | [`calibrate`], [`evaluate`], [`search`] | scores of paths; which path is best |
 //! | [`run`], [`recipe`], [`outcome`] | a whole run: one recipe, one directory |
-//! | [`event`], [`journal`] | what a run says about itself |
+//! | [`event`], [`journal`], [`sinks`] | what a run says about itself, and to whom |
+//! | [`report`], [`table`], [`figures`] | what a person reads in the end |
 //! | [`checkpoint`], [`files`] | what survives a crash |
 
 pub mod arch;
@@ -20,16 +21,20 @@ pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod event;
+pub mod figures;
 pub mod files;
 pub mod journal;
 pub mod model;
 pub mod outcome;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod sample;
 pub mod search;
+pub mod sinks;
 pub mod space;
 pub mod suggest;
+pub mod table;
 pub mod train;
 
 pub use arch::Arch;
