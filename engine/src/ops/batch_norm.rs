@@ -29,8 +29,6 @@ pub struct BatchNorm {
 
 /// Elements of a tile.
 const TILE: usize = 1 << 14;
-/// Channels that one pass of the sums holds in registers, and narrower ones for the rest.
-const LANES: usize = 32;
 
 impl BatchNorm {
     /// The place of the mean among the inputs.
@@ -165,23 +163,49 @@ fn statistics(cpu: &Cpu, x: &[f32], c: usize) -> Result<Moments> {
         let x = &x[tile * len..x.len().min((tile + 1) * len)];
         simd::run(Sums { rows: x, other: x, center: Center::First, c, sums });
     });
-    let (mut mean, mut var) = (Tensor::stale(cpu, [c], DType::F32)?, Tensor::stale(cpu, [c], DType::F32)?);
-    let partial = partial.f32()?;
-    for (j, (mean, var)) in mean.f32_mut()?.iter_mut().zip(var.f32_mut()?).enumerate() {
-        let (mut count, mut center, mut squares) = (0.0, 0.0, 0.0);
-        for (sums, x) in partial.chunks_exact(2 * c).zip(x.chunks(len)) {
-            let (sum, square) = (f64::from(sums[j]), f64::from(sums[c + j]));
-            let more = (x.len() / c) as f64;
-            let delta = f64::from(x[j]) + sum / more - center;
-            // Chan et al., "Updating formulae and a pairwise algorithm", 1979.
-            squares += (square - sum * sum / more).max(0.0) + delta * delta * count * more / (count + more);
-            count += more;
-            center += delta * more / count;
-        }
-        *mean = center as f32;
-        *var = (squares / count) as f32;
+    let (mut count, mut centers, mut squares) = (0.0, vec![0.0; c], vec![0.0; c]);
+    for (sums, x) in partial.f32()?.chunks_exact(2 * c).zip(x.chunks(len)) {
+        let rows = (x.len() / c) as f64;
+        simd::run(Merge { sums, first: &x[..c], rows, count, centers: &mut centers, squares: &mut squares });
+        count += rows;
     }
-    Ok(Moments { mean, var, count: x.len() / c })
+    let mean: Vec<f32> = centers.iter().map(|&v| v as f32).collect();
+    let var: Vec<f32> = squares.iter().map(|&v| (v / count) as f32).collect();
+    Ok(Moments {
+        mean: Tensor::from_slice(cpu, [c], &mean)?,
+        var: Tensor::from_slice(cpu, [c], &var)?,
+        count: x.len() / c,
+    })
+}
+
+/// Joins the sums of a tile of `rows` rows to the statistics of `count` rows before it (Chan et al.,
+/// "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+struct Merge<'a, 'to> {
+    /// Sums of `x - first` and of its square.
+    sums: &'a [f32],
+    first: &'a [f32],
+    rows: f64,
+    count: f64,
+    centers: &'to mut [f64],
+    squares: &'to mut [f64],
+}
+
+impl Loop for Merge<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) {
+        let Merge { sums, first, rows, count, centers, squares } = self;
+        let c = first.len();
+        let (sum, square) = (&sums[..c], &sums[c..2 * c]);
+        let (centers, squares) = (&mut centers[..c], &mut squares[..c]);
+        let (inverse, share, between) = (1.0 / rows, rows / (count + rows), count * rows / (count + rows));
+        for j in 0..c {
+            let (sum, square) = (f64::from(sum[j]), f64::from(square[j]));
+            let mean = sum * inverse;
+            let delta = f64::from(first[j]) + mean - centers[j];
+            squares[j] += (square - sum * mean).max(0.0) + delta * delta * between;
+            centers[j] += delta * share;
+        }
+    }
 }
 
 /// `[sum dy, sum dy (x - mean)]` of every channel, joined in f64.
@@ -194,12 +218,12 @@ fn gradient_sums(cpu: &Cpu, x: &[f32], dy: &[f32], mean: &[f32]) -> Result<Tenso
         let work = Sums { rows: &dy[range.clone()], other: &x[range], center: Center::Mean(mean), c, sums };
         simd::run(work);
     });
-    let mut sums = Tensor::stale(cpu, [2, c], DType::F32)?;
-    let partial = partial.f32()?;
-    for (j, sum) in sums.f32_mut()?.iter_mut().enumerate() {
-        *sum = partial.chunks_exact(2 * c).map(|tile| f64::from(tile[j])).sum::<f64>() as f32;
+    let mut totals = vec![0.0; 2 * c];
+    for tile in partial.f32()?.chunks_exact(2 * c) {
+        totals.iter_mut().zip(tile).for_each(|(total, sum)| *total += f64::from(*sum));
     }
-    Ok(sums)
+    let sums: Vec<f32> = totals.iter().map(|&total| total as f32).collect();
+    Tensor::from_slice(cpu, [2, c], &sums)
 }
 
 /// What is subtracted in [`Sums`].
@@ -222,50 +246,63 @@ struct Sums<'a, 'to> {
 
 impl Loop for Sums<'_, '_> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let mut from = 0;
-        while from < self.c {
-            from += match self.c - from {
-                LANES.. => self.block::<LANES, S>(s, from),
-                8.. => self.block::<8, S>(s, from),
-                _ => self.block::<1, S>(s, from),
-            };
-        }
-    }
-}
-
-impl Sums<'_, '_> {
-    #[inline(always)]
-    fn block<const L: usize, S: Simd>(&mut self, s: S, from: usize) -> usize {
-        let (mut first, mut second) = ([0f32; L], [0f32; L]);
-        let lanes = |row: &[f32]| -> [f32; L] { row[from..from + L].try_into().expect("L elements") };
+    fn run<S: Simd>(self, s: S) {
+        let (c, (first, second)) = (self.c, self.sums.split_at_mut(self.c));
+        let second = &mut second[..c];
+        first.fill(0.0);
+        second.fill(0.0);
         match self.center {
             Center::First => {
-                let center = lanes(self.rows);
-                for row in self.rows.chunks_exact(self.c) {
-                    let row = lanes(row);
-                    for lane in 0..L {
-                        let d = row[lane] - center[lane];
-                        first[lane] += d;
-                        second[lane] = s.fma1(d, d, second[lane]);
+                let center = &self.rows[..c];
+                // Four rows in step: whole rows are read in order, and sums are loaded and stored
+                // once for four additions.
+                let mut quads = self.rows.chunks_exact(4 * c);
+                for quad in &mut quads {
+                    let [a, b, d, e] = quarters(quad);
+                    for j in 0..c {
+                        let (a, b, d, e) =
+                            (a[j] - center[j], b[j] - center[j], d[j] - center[j], e[j] - center[j]);
+                        first[j] += (a + b) + (d + e);
+                        second[j] += s.fma1(a, a, b * b) + s.fma1(d, d, e * e);
+                    }
+                }
+                for row in quads.remainder().chunks_exact(c) {
+                    for j in 0..c {
+                        let d = row[j] - center[j];
+                        first[j] += d;
+                        second[j] = s.fma1(d, d, second[j]);
                     }
                 }
             }
             Center::Mean(mean) => {
-                let center = lanes(mean);
-                for (row, other) in self.rows.chunks_exact(self.c).zip(self.other.chunks_exact(self.c)) {
-                    let (row, other) = (lanes(row), lanes(other));
-                    for lane in 0..L {
-                        first[lane] += row[lane];
-                        second[lane] = s.fma1(row[lane], other[lane] - center[lane], second[lane]);
+                let mean = &mean[..c];
+                let (mut quads, mut others) = (self.rows.chunks_exact(4 * c), self.other.chunks_exact(4 * c));
+                for (quad, other) in (&mut quads).zip(&mut others) {
+                    let ([a, b, d, e], [p, q, r, t]) = (quarters(quad), quarters(other));
+                    for j in 0..c {
+                        first[j] += (a[j] + b[j]) + (d[j] + e[j]);
+                        let low = s.fma1(a[j], p[j] - mean[j], b[j] * (q[j] - mean[j]));
+                        let high = s.fma1(d[j], r[j] - mean[j], e[j] * (t[j] - mean[j]));
+                        second[j] += low + high;
+                    }
+                }
+                let rest = quads.remainder().chunks_exact(c).zip(others.remainder().chunks_exact(c));
+                for (row, other) in rest {
+                    for j in 0..c {
+                        first[j] += row[j];
+                        second[j] = s.fma1(row[j], other[j] - mean[j], second[j]);
                     }
                 }
             }
         }
-        self.sums[from..from + L].copy_from_slice(&first);
-        self.sums[self.c + from..][..L].copy_from_slice(&second);
-        L
     }
+}
+
+/// Four equal parts.
+#[inline(always)]
+fn quarters(data: &[f32]) -> [&[f32]; 4] {
+    let c = data.len() / 4;
+    [&data[..c], &data[c..2 * c], &data[2 * c..3 * c], &data[3 * c..4 * c]]
 }
 
 struct Normalise<'a, 'y> {

@@ -40,8 +40,8 @@ impl Op for ChannelShuffle {
         cpu.pool().parallel_chunks(y.f32_mut()?, pixels(c) * c, |i, y| {
             let x = x[i * pixels(c) * c..].chunks_exact(c);
             for (y, x) in y.chunks_exact_mut(c).zip(x) {
-                for (at, y) in y.iter_mut().enumerate() {
-                    *y = x[at % self.groups * each + at / self.groups];
+                for (g, x) in x.chunks_exact(each).enumerate() {
+                    y[g..].iter_mut().step_by(self.groups).zip(x).for_each(|(y, x)| *y = *x);
                 }
             }
         });
@@ -55,8 +55,9 @@ impl Op for ChannelShuffle {
             cpu.pool().parallel_chunks(dx, pixels(c) * c, |i, dx| {
                 let dy = dy[i * pixels(c) * c..].chunks_exact(c);
                 for (dx, dy) in dx.chunks_exact_mut(c).zip(dy) {
-                    for (at, dy) in dy.iter().enumerate() {
-                        dx[at % self.groups * each + at / self.groups] += dy;
+                    for (g, dx) in dx.chunks_exact_mut(each).enumerate() {
+                        let picked = dy[g..].iter().step_by(self.groups);
+                        dx.iter_mut().zip(picked).for_each(|(dx, dy)| *dx += dy);
                     }
                 }
             });

@@ -356,4 +356,50 @@ mod tests {
             assert!(bad.shape(&[[2, 3, 3, 4].into(), [8, 3, 3, 4].into()]).is_err(), "{bad:?}");
         }
     }
+    fn random(cpu: &Cpu, shape: impl Into<Shape>, index: u32) -> Tensor {
+        let shape = shape.into();
+        let mut draws = crate::Rng::new(4, "conv2d").at(0, 0, index);
+        let data: Vec<f32> = (0..shape.len()).map(|_| draws.normal()).collect();
+        Tensor::from_slice(cpu, shape, &data).unwrap()
+    }
+
+    fn close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        for (at, (a, b)) in a.iter().zip(b).enumerate() {
+            assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "at {at}: {a} {b}");
+        }
+    }
+
+    #[test]
+    fn special_windows_are_the_pointwise_and_the_depthwise_convolution() {
+        let cpu = Cpu::new(2).unwrap();
+        let x = random(&cpu, [2, 6, 5, 12], 0);
+        let run =
+            |op: &dyn Op, w: &Tensor| op.forward(&cpu, &[&x, w], false).unwrap().y.f32().unwrap().to_vec();
+        let one = Conv2d { stride: [1, 1], padding: [0, 0], groups: 1 };
+        let w = random(&cpu, [20, 12], 1);
+        let pointwise = run(&crate::ops::PointwiseConv2d { bias: false }, &w);
+        close(&run(&one, &w.reshape([20, 1, 1, 12]).unwrap()), &pointwise);
+
+        let each = Conv2d { stride: [2, 2], padding: [1, 1], groups: 12 };
+        let w = random(&cpu, [3, 3, 12], 2);
+        let mut turned = vec![0.0; 3 * 3 * 12];
+        w.f32().unwrap().iter().enumerate().for_each(|(at, v)| turned[at % 12 * 9 + at / 12] = *v);
+        let turned = Tensor::from_slice(&cpu, [12, 3, 3, 1], &turned).unwrap();
+        let depthwise = run(&crate::ops::DepthwiseConv2d { stride: 2, dilation: 1 }, &w);
+        close(&run(&each, &turned), &depthwise);
+    }
+
+    #[test]
+    fn a_sum_of_images_gives_the_sum_of_the_results() {
+        let cpu = Cpu::new(2).unwrap();
+        let (a, b) = (random(&cpu, [1, 7, 8, 5], 0), random(&cpu, [1, 7, 8, 5], 1));
+        let sum: Vec<f32> = a.f32().unwrap().iter().zip(b.f32().unwrap()).map(|(a, b)| a + 2.0 * b).collect();
+        let sum = Tensor::from_slice(&cpu, [1, 7, 8, 5], &sum).unwrap();
+        let w = random(&cpu, [9, 3, 5, 5], 2);
+        let op = Conv2d { stride: [1, 2], padding: [1, 2], groups: 1 };
+        let run = |x: &Tensor| op.forward(&cpu, &[x, &w], false).unwrap().y.f32().unwrap().to_vec();
+        let parts: Vec<f32> = run(&a).iter().zip(run(&b)).map(|(a, b)| a + 2.0 * b).collect();
+        close(&run(&sum), &parts);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, arity, nhwc};
 use crate::tensor::{DType, Shape, Tensor};
@@ -50,23 +51,67 @@ impl Op for GlobalAvgPool {
     }
 }
 
-/// The means over a plane `x [h, w, c]`, summed row by row: long f32 sums lose digits.
+/// The means over a plane `x [h, w, c]`.
 pub(super) fn plane_means(x: &[f32], w: usize, mean: &mut [f32]) {
-    let c = mean.len();
-    let even = c as f32 / x.len() as f32;
-    mean.fill(0.0);
-    const LANES: usize = 64;
-    for row in x.chunks_exact(w * c) {
-        for from in (0..c).step_by(LANES) {
-            let width = LANES.min(c - from);
-            let mut sums = [0f32; LANES];
-            for pixel in row.chunks_exact(c) {
-                sums[..width].iter_mut().zip(&pixel[from..from + width]).for_each(|(sum, x)| *sum += x);
-            }
-            mean[from..from + width].iter_mut().zip(&sums).for_each(|(mean, sum)| *mean += sum);
+    let even = mean.len() as f32 / x.len() as f32;
+    plane_sums(x, None, w, mean);
+    mean.iter_mut().for_each(|mean| *mean *= even);
+}
+
+/// Per channel the sum of `a`, or of `a * b`, over a plane `[h, w, c]`; row by row, since long f32
+/// sums lose digits.
+pub(super) fn plane_sums(a: &[f32], b: Option<&[f32]>, w: usize, to: &mut [f32]) {
+    simd::run(PlaneSums { a, b, w, to });
+}
+
+struct PlaneSums<'a, 'to> {
+    a: &'a [f32],
+    b: Option<&'a [f32]>,
+    w: usize,
+    to: &'to mut [f32],
+}
+
+impl Loop for PlaneSums<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let mut from = 0;
+        while from < self.to.len() {
+            from += match self.to.len() - from {
+                32.. => self.block::<32, S>(s, from),
+                8.. => self.block::<8, S>(s, from),
+                _ => self.block::<1, S>(s, from),
+            };
         }
     }
-    mean.iter_mut().for_each(|mean| *mean *= even);
+}
+
+impl PlaneSums<'_, '_> {
+    /// Channels `from..from + L`.
+    #[inline(always)]
+    fn block<const L: usize, S: Simd>(&mut self, s: S, from: usize) -> usize {
+        let c = self.to.len();
+        let lanes = |pixel: &[f32]| -> [f32; L] { pixel[from..from + L].try_into().expect("L elements") };
+        let mut total = [0f32; L];
+        for (at, row) in self.a.chunks_exact(self.w * c).enumerate() {
+            let mut sums = [0f32; L];
+            match self.b {
+                None => row.chunks_exact(c).for_each(|pixel| {
+                    let pixel = lanes(pixel);
+                    (0..L).for_each(|lane| sums[lane] += pixel[lane]);
+                }),
+                Some(b) => {
+                    let other = b[at * self.w * c..][..self.w * c].chunks_exact(c);
+                    for (a, b) in row.chunks_exact(c).zip(other) {
+                        let (a, b) = (lanes(a), lanes(b));
+                        (0..L).for_each(|lane| sums[lane] = s.fma1(a[lane], b[lane], sums[lane]));
+                    }
+                }
+            }
+            (0..L).for_each(|lane| total[lane] += sums[lane]);
+        }
+        self.to[from..from + L].copy_from_slice(&total);
+        L
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -1,10 +1,11 @@
 //! Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3):
 //! `y = x * gate(w2 relu(w1 mean(x) + b1) + b2)`, the mean being over the plane.
 
-use super::global_avg_pool::plane_means;
+use super::global_avg_pool::{plane_means, plane_sums};
 use super::{Act, dense};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, arity, exactly, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
@@ -15,9 +16,6 @@ pub struct SqueezeExcite {
     /// What turns the second layer into a gate: [`Act::HardSigmoid`] or [`Act::Sigmoid`].
     pub gate: Act,
 }
-
-/// Channels that one pass of the sums over a plane holds in registers.
-const LANES: usize = 64;
 
 impl Op for SqueezeExcite {
     fn name(&self) -> &'static str {
@@ -82,7 +80,7 @@ impl Op for SqueezeExcite {
         let logit = logits.f32()?;
         cpu.pool().parallel_chunks(du2.f32_mut()?, c, |n, du2| {
             let plane = n * h * w * c..(n + 1) * h * w * c;
-            plane_products(&dy[plane.clone()], &x[plane], w, du2);
+            plane_sums(&dy[plane.clone()], Some(&x[plane]), w, du2);
             du2.iter_mut().zip(&logit[n * c..]).for_each(|(d, &u)| *d *= self.gate.slope(u));
         });
         let mut du1 = Tensor::zeros(cpu, hidden.shape())?;
@@ -96,44 +94,39 @@ impl Op for SqueezeExcite {
 
         if let Some(dx) = dx {
             let (dmean, even) = (dmean.f32()?, 1.0 / (h * w) as f32);
+            let mut gates = Tensor::stale(cpu, [n, c], DType::F32)?;
+            gates.f32_mut()?.iter_mut().zip(logit).for_each(|(g, &u)| *g = self.gate.value(u));
+            let gates = gates.f32()?;
             cpu.pool().parallel_chunks(dx, w * c, |row, dx| {
                 let image = row / h * c..(row / h + 1) * c;
-                let (logit, dmean) = (&logit[image.clone()], &dmean[image]);
+                let (gate, dmean) = (&gates[image.clone()], &dmean[image]);
                 let dy = &dy[row * w * c..][..w * c];
-                for from in (0..c).step_by(LANES) {
-                    let width = LANES.min(c - from);
-                    let (mut gates, mut evens) = ([0f32; LANES], [0f32; LANES]);
-                    for j in 0..width {
-                        gates[j] = self.gate.value(logit[from + j]);
-                        evens[j] = even * dmean[from + j];
-                    }
-                    let pixels = dx.chunks_exact_mut(c).zip(dy.chunks_exact(c));
-                    for (dx, dy) in pixels {
-                        let (dx, dy) = (&mut dx[from..from + width], &dy[from..from + width]);
-                        for ((dx, dy), (g, e)) in dx.iter_mut().zip(dy).zip(gates.iter().zip(&evens)) {
-                            *dx += dy * g + e;
-                        }
-                    }
-                }
+                simd::run(InputGradient { dy, gate, dmean, even, dx });
             });
         }
         Ok(())
     }
 }
 
-/// Per channel the sum of `a * b` over a plane `[h, w, c]`, row by row.
-fn plane_products(a: &[f32], b: &[f32], w: usize, to: &mut [f32]) {
-    let c = to.len();
-    to.fill(0.0);
-    for (a, b) in a.chunks_exact(w * c).zip(b.chunks_exact(w * c)) {
-        for from in (0..c).step_by(LANES) {
-            let width = LANES.min(c - from);
-            let mut sums = [0f32; LANES];
-            for (a, b) in a.chunks_exact(c).zip(b.chunks_exact(c)) {
-                let pairs = a[from..from + width].iter().zip(&b[from..from + width]);
-                sums[..width].iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += a * b);
+/// `dx += dy * gate + even * dmean` for some pixels of one image.
+struct InputGradient<'a, 'dx> {
+    dy: &'a [f32],
+    gate: &'a [f32],
+    dmean: &'a [f32],
+    even: f32,
+    dx: &'dx mut [f32],
+}
+
+impl Loop for InputGradient<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let InputGradient { dy, gate, dmean, even, dx } = self;
+        let c = gate.len();
+        let dmean = &dmean[..c];
+        for (dx, dy) in dx.chunks_exact_mut(c).zip(dy.chunks_exact(c)) {
+            for j in 0..c {
+                dx[j] += s.fma1(dy[j], gate[j], even * dmean[j]);
             }
-            to[from..from + width].iter_mut().zip(&sums).for_each(|(to, sum)| *to += sum);
         }
     }
 }
