@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use nas::event::{Sink, Stage};
 use nas::recipe::Recipe;
-use nas::run::{Options, RunDir, run};
+use nas::run::{Options, RunDir, run, write_report};
+use nas::sinks::{Progress, TensorBoard};
 
 use crate::setup::{DeviceArgs, check_overrides, stop_flag, usage};
 
@@ -111,6 +112,7 @@ impl Report {
                 self.run.display()
             )));
         }
+        write_report(&dir)?;
         println!("{}", dir.report().display());
         Ok(ExitCode::SUCCESS)
     }
@@ -127,7 +129,8 @@ fn go(
 ) -> Result<ExitCode> {
     let stop = stop_flag()?;
     let cpu = device.open()?;
-    let listeners: Vec<Box<dyn Sink>> = Vec::new();
+    let listeners: Vec<Box<dyn Sink>> =
+        vec![Box::new(Progress::stderr()), Box::new(TensorBoard::new(dir.path().join("tensorboard")))];
     if !json {
         eprintln!("run directory: {}", dir.path().display());
     }
@@ -135,6 +138,7 @@ fn go(
     let outcome = match run(recipe, base, options, listeners) {
         Ok(outcome) => outcome,
         Err(error @ nas::Error::Interrupted { .. }) => {
+            write_report(&dir)?;
             eprintln!("{error}");
             eprintln!(
                 "resume with: monopath run {} --out {} --resume",
@@ -145,10 +149,11 @@ fn go(
         }
         Err(error) => return Err(error.into()),
     };
+    write_report(&dir)?;
     match (outcome, json) {
         (Some(outcome), true) => println!("{}", serde_json::to_string_pretty(&outcome)?),
         (Some(outcome), false) => {
-            println!("\n{outcome:#?} {}", width());
+            println!("\n{}", nas::table::outcome(&outcome, width()));
             println!("report   {}", dir.report().display());
             println!("network  {}", dir.model().display());
             println!("result   {}", dir.result().display());

@@ -5,6 +5,7 @@
 //! other begins. So resuming is the same code as running.
 
 mod networks;
+mod report;
 mod search;
 mod supernet;
 
@@ -25,6 +26,7 @@ use crate::search::Domain;
 use crate::space::Space;
 
 pub use networks::Snapshot;
+pub use report::write_report;
 pub use search::{Found, Scored};
 
 /// The files of a run directory.
