@@ -2,12 +2,179 @@
 
 use crate::support::Bench;
 
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[test]
+fn a_run_ends_with_its_files_its_table_and_its_outcome() {
+    let bench = Bench::new();
+    let table = bench.ok(&["run", "tiny.toml", "--out", "run", "--threads", "2"]);
+    for word in ["found", "random, mean of 2", "largest", "report.html", "model.safetensors"] {
+        assert!(table.contains(word), "{word}\n{table}");
+    }
+    let run = bench.path("run");
+    for file in ["recipe.toml", "space.toml", "events.jsonl", "arch.json", "search.json", "report.html"] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+    let result = json(&std::fs::read_to_string(run.join("result.json")).unwrap());
+    assert_eq!((result["seed"].as_u64(), result["random"]["n"].as_u64()), (Some(0), Some(2)));
+    for key in ["arch", "top1", "top5", "macs", "params", "seconds"] {
+        assert!(!result["found"][key].is_null() && !result["largest"][key].is_null(), "{key}");
+    }
+    assert!(result["found"]["macs"].as_u64().unwrap() <= 600_000, "the constraint binds");
+    // The two classes are told apart by which half is bright: anything that learns does it.
+    assert!(result["found"]["top1"].as_f64().unwrap() > 0.8, "{result}");
+    assert!(std::fs::read_dir(run.join("checkpoints")).unwrap().next().is_none(), "nothing is left over");
+
+    // The stages one by one, over the same directory layout, give the same network.
+    bench.ok(&["train-supernet", "tiny.toml", "--out", "steps"]);
+    bench.ok(&["search", "steps"]);
+    bench.ok(&["retrain", "steps"]);
+    let again = json(&bench.ok(&["evaluate", "steps", "--json"]));
+    assert_eq!(
+        (&again["found"]["arch"], &again["found"]["top1"]),
+        (&result["found"]["arch"], &result["found"]["top1"])
+    );
+
+    // The count agrees with the outcome, the report can be written again, a finished run stays.
+    let arch = result["found"]["arch"].as_str().unwrap();
+    let space = run.join("space.toml");
+    let count = json(&bench.ok(&["count", "--space", space.to_str().unwrap(), "--arch", arch, "--json"]));
+    assert_eq!((&count["macs"], &count["params"]), (&result["found"]["macs"], &result["found"]["params"]));
+    bench.ok(&["report", "run"]);
+    let before = std::fs::read(run.join("model.safetensors")).unwrap();
+    bench.ok(&["run", "tiny.toml", "--out", "run", "--resume"]);
+    assert_eq!(std::fs::read(run.join("model.safetensors")).unwrap(), before);
+
+    // A picture of each class.
+    for (class, left) in [("left", true), ("right", false)] {
+        let pixels: Vec<u8> = (0..144).map(|p| if (p % 12 < 6) == left { 200 } else { 60 }).collect();
+        let file = std::fs::File::create(bench.path("picture.png")).unwrap();
+        let mut encoder = png::Encoder::new(file, 12, 12);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        let guess = json(&bench.ok(&["predict", "run", "picture.png", "--json"]));
+        assert_eq!(guess[0]["guesses"][0]["class"], class, "{guess}");
+    }
+}
+
 #[test]
 fn a_typo_in_the_recipe_is_answered_with_the_nearest_key_and_nothing_is_written() {
     let bench = Bench::new();
     let text = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
     std::fs::write(bench.path("typo.toml"), text.replace("warmup-steps", "warmup-stesp")).unwrap();
     let error = bench.fails(&["run", "typo.toml", "--out", "run"], 2);
-    assert!(error.contains("did you mean `warmup-steps`?"), "{error}");
+    assert!(error.contains("did you mean `warmup-steps`?") && error.contains("line"), "{error}");
     assert!(!bench.path("run").exists());
+}
+
+#[test]
+fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
+    let bench = Bench::new();
+    let cases: [(&[&str], &str); 10] = [
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.batch=7"], "a divisor of batch"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.lr=-1"], "supernet.train.lr"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "nonsense"], "key=value"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "space=quikstart"], "did you mean \"quickstart\"?"),
+        (&["run", "tiny.toml", "--out", "r", "--device", "cuda:0"], "known: cpu"),
+        (&["run", "tiny.toml", "--resume"], "--out"),
+        (&["count", "--space", "quickstart", "--arch", "1,2,3"], "3 choices for 8 slots"),
+        (&["search", "nowhere"], "no run directory"),
+        (&["space", "show", "nosuch"], "known: "),
+        (&["frobnicate"], "unrecognized subcommand"),
+    ];
+    for (args, want) in cases {
+        let error = bench.fails(args, 2);
+        assert!(error.contains(want), "{args:?}: {error}");
+    }
+    assert!(!bench.path("r").exists(), "nothing is written before everything is found sound");
+}
+
+#[test]
+fn failed_work_ends_with_code_1_and_names_the_file_or_the_bound() {
+    let bench = Bench::new();
+    let error = bench.fails(&["run", "missing.toml", "--out", "r"], 1);
+    assert!(error.contains("missing.toml"), "{error}");
+    let error = bench.fails(&["run", "tiny.toml", "--out", "r", "--set", "search.constraint.max-macs=10"], 1);
+    assert!(error.contains("no network satisfies") && error.contains("the least"), "{error}");
+    let error = bench.fails(&["run", "tiny.toml", "--out", "r", "--set", "data.train.images=gone"], 1);
+    assert!(error.contains("gone"), "{error}");
+    assert!(!bench.path("r").exists());
+}
+
+#[test]
+fn a_run_directory_is_neither_overwritten_nor_gone_on_with_under_another_recipe() {
+    let bench = Bench::new();
+    // Resuming what is not there begins anew: a crash may come before the first checkpoint.
+    bench.ok(&["train-supernet", "tiny.toml", "--out", "run", "--resume"]);
+    let error = bench.fails(&["run", "tiny.toml", "--out", "run"], 2);
+    assert!(error.contains("--resume"), "{error}");
+    let error = bench.fails(&["run", "tiny.toml", "--out", "run", "--resume", "--set", "seed=1"], 2);
+    assert!(error.contains("another recipe") && error.contains("seed"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_step_and_path() {
+    let bench = Bench::new();
+    let error = bench.fails(&["run", "tiny.toml", "--out", "run", "--set", "supernet.train.lr=1e30"], 1);
+    assert!(error.contains("not finite at step") && error.contains("on path mb_"), "{error}");
+    let events = std::fs::read_to_string(bench.path("run").join("events.jsonl")).unwrap();
+    assert!(events.contains("\"non-finite\""), "{events}");
+}
+
+#[test]
+fn spaces_devices_and_data_can_be_looked_at() {
+    let bench = Bench::new();
+    let list = bench.ok(&["space", "list"]);
+    assert!(list.contains("spos-shufflenet") && list.contains("nas-bench-macro"), "{list}");
+    assert!(bench.ok(&["space", "show", "quickstart"]).contains("stage1.slot1"));
+    let count = json(&bench.ok(&["space", "count", "nas-bench-macro", "--json"]));
+    assert_eq!(count["networks"], "6561");
+    let count = json(&bench.ok(&["count", "--space", "nas-bench-macro", "--arch", "02012100", "--json"]));
+    assert_eq!((count["params"].as_u64(), count["macs"].as_u64()), (Some(890_666), Some(47_327_744)));
+    assert!(bench.ok(&["devices"]).contains("cpu"));
+    let data = json(&bench.ok(&["data", "inspect", "tiny.toml", "--json"]));
+    assert_eq!((data["train"]["records"].as_u64(), data["test"]["records"].as_u64()), (Some(100), Some(40)));
+}
+
+#[test]
+fn benches_print_the_keys_of_the_scripts_beside_them() {
+    let bench = Bench::new();
+    std::fs::write(
+        bench.path("paths.json"),
+        r#"{"paths": [[0,-1,-1,-1,0,-1,-1,-1,0,-1,-1,-1,0,-1,-1,-1,0,-1,-1,-1]]}"#,
+    )
+    .unwrap();
+    let few = ["--steps", "2", "--warmup", "1", "--json", "--threads", "2"];
+    let with = |args: &[&str]| {
+        let all: Vec<&str> = args.iter().chain(&few).copied().collect();
+        json(&bench.ok(&all))
+    };
+    let step = with(&["bench", "step", "--preset", "cifar", "--batch", "4", "--paths", "paths.json"]);
+    for key in ["step_ms", "forward_ms", "backward_ms", "sgd_ms", "cpu_ms"] {
+        assert!(step[key]["median_ms"].as_f64().unwrap() > 0.0, "{key}: {step}");
+    }
+    assert!(step["images_per_s"].as_f64().unwrap() > 0.0 && step["achieved_gflops"].as_f64().unwrap() > 0.0);
+    let block =
+        with(&["bench", "block", "--ch", "8", "--hw", "6", "--kernel", "3", "--expand", "2", "--batch", "2"]);
+    assert!(block["train_fwd_bwd_ms"]["median_ms"].as_f64().unwrap() > 0.0);
+    for mode in ["eval", "recal"] {
+        let value = with(&["bench", mode, "--preset", "cifar", "--batch", "4", "--paths", "paths.json"]);
+        assert_eq!(value["mode"], mode);
+    }
+    let search = [
+        "bench",
+        "search",
+        "--recal-images",
+        "64",
+        "--val-images",
+        "10",
+        "--population",
+        "2",
+        "--rounds",
+        "0",
+    ];
+    let all: Vec<&str> = search.iter().copied().chain(["--json", "--threads", "2"]).collect();
+    assert!(json(&bench.ok(&all))["candidates_per_hour"].as_f64().unwrap() > 0.0);
 }

@@ -136,7 +136,7 @@ pub fn fingerprint(run: &Path) -> String {
     write!(text, "{}{}", result["found"]["arch"], result["random"]["mean_top1"]).unwrap();
     let search: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("search.json")).unwrap()).unwrap();
-    write!(text, "{}", search["scored"]).unwrap();
+    write!(text, " search {}", blake3::hash(search["scored"].to_string().as_bytes()).to_hex()).unwrap();
     text
 }
 

@@ -22,7 +22,8 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 fn unsafe_stays_where_it_is_expected() {
     let word = ["un", "safe"].concat();
     for path in sources("engine/src").into_iter().chain(sources("nas/src")).chain(sources("bin")) {
-        let allowed = path.to_string_lossy().contains("engine/src/cpu/");
+        let name = path.to_string_lossy();
+        let allowed = name.contains("engine/src/cpu/") || name.ends_with("nas/src/data/packed.rs");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(allowed || !text.contains(&format!("{word} ")), "{}", path.display());
     }

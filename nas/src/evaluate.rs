@@ -64,6 +64,9 @@ impl Evaluator<'_> {
         archs: &[Arch],
         mut done: impl FnMut(usize, Score) -> Result<()>,
     ) -> Result<Vec<Score>> {
+        if archs.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut scores: Vec<Option<Score>> = vec![None; archs.len()];
         let front = Front {
             depth: 0,

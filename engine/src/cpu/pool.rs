@@ -150,6 +150,26 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Runs `body(i, parts)` for every range `i`, `parts` being that range of each of `arrays`.
+    ///
+    /// # Panics
+    /// If the ranges are not in order, overlap, or reach past an array's end.
+    pub fn parallel_ranges<T: Send, const N: usize>(
+        &self,
+        arrays: [&mut [T]; N],
+        ranges: &[Range<usize>],
+        body: impl Fn(usize, [&mut [T]; N]) + Sync,
+    ) {
+        assert!(ranges.windows(2).all(|w| w[0].end <= w[1].start), "ranges must be in order and apart");
+        let arrays = arrays.map(Disjoint::new);
+        self.parallel_for(ranges.len(), |i, _| {
+            // SAFETY: range `i` belongs to task `i` alone, as asserted above.
+            body(i, std::array::from_fn(|a| unsafe { arrays[a].slice(ranges[i].clone()) }));
+        });
+    }
+}
+
 impl Shared {
     fn run(&self, job: Job, lane: usize) {
         // SAFETY: the caller of `parallel_for` keeps the body alive until `active` is zero.

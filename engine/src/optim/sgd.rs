@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::{Cpu, Disjoint};
+use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::params::{ParamId, ParamKind, ParamStore};
 use crate::tensor::Tensor;
@@ -117,29 +117,24 @@ impl Sgd {
     /// # Errors
     /// [`Error::InUse`] while a [`crate::tape::Var`] still holds parameters.
     pub fn step(&mut self, store: &mut ParamStore, lr: f32) -> Result<()> {
-        let mut pieces: Vec<(Range<usize>, f32)> = Vec::new();
+        let (mut pieces, mut decays): (Vec<Range<usize>>, Vec<f32>) = Default::default();
+        // Parameters lie in the order of their ids, so the pieces are in order, too.
         for (id, ranges) in store.touched() {
             let decay =
                 if self.config.decays.applies(store.param(id).kind) { self.config.decay } else { 0.0 };
             for range in ranges {
                 let cuts = range.clone().step_by(CHUNK);
-                pieces.extend(cuts.map(|from| (from..range.end.min(from + CHUNK), decay)));
+                pieces.extend(cuts.map(|from| from..range.end.min(from + CHUNK)));
+                decays.resize(pieces.len(), decay);
             }
             self.steps[id.index()] += 1;
         }
         let cpu: Cpu = store.cpu().clone();
         let (values, grads) = store.values_and_grads_mut()?;
-        let (values, grads) = (Disjoint::new(values), Disjoint::new(grads));
-        let momenta = Disjoint::new(self.momenta.f32_mut()?);
         let SgdConfig { momentum, nesterov, .. } = self.config;
-        cpu.pool().parallel_for(pieces.len(), |i, _| {
-            let (range, decay) = &pieces[i];
-            // SAFETY: pieces are cuts of ranges that do not overlap.
-            let (p, g, m) = unsafe {
-                (values.slice(range.clone()), grads.slice(range.clone()), momenta.slice(range.clone()))
-            };
+        cpu.pool().parallel_ranges([values, grads, self.momenta.f32_mut()?], &pieces, |i, [p, g, m]| {
             for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-                let grad = *g + decay * *p;
+                let grad = *g + decays[i] * *p;
                 *m = momentum * *m + grad;
                 *p -= lr * if nesterov { grad + momentum * *m } else { *m };
                 *g = 0.0;

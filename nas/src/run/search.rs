@@ -89,6 +89,8 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
     let before = state.seconds;
     let started = Instant::now();
     let mut stored = Instant::now();
+    // Candidates of the rounds that are over.
+    let mut ordered = 0;
     let mut generation = 0;
     loop {
         let asked = searcher.ask(&domain)?;
@@ -129,16 +131,21 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
             }
             return Err(error);
         }
+        // The walk over shared prefixes decides the order of scoring, and a kill would change it; what
+        // stays is in the order of asking.
+        let place = |c: &Scored| asked.iter().position(|a| space.text(a) == c.arch);
+        let round = ordered..(ordered + asked.len()).min(state.scored.len());
+        ordered = round.end;
+        state.scored[round].sort_by_cached_key(place);
         let told: Vec<(Arch, Score)> = asked.into_iter().map(|a| (a.clone(), known[&a])).collect();
         searcher.tell(&told);
         generation += 1;
     }
-    // The first of equals: the order of scoring within a round is that of the trie, so ties are
-    // broken by the text, which no order decides.
+    // The first of equals.
     let best = state
         .scored
         .iter()
-        .min_by(|a, b| b.score.cmp(&a.score).then_with(|| a.arch.cmp(&b.arch)))
+        .min_by(|a, b| b.score.cmp(&a.score))
         .map(|best| best.arch.clone())
         .ok_or(Error::NothingFound)?;
     state.seconds = before + started.elapsed().as_secs_f64();
