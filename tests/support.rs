@@ -144,7 +144,9 @@ fn digest(archive: &nas::checkpoint::Archive) -> String {
     let mut hash = blake3::Hasher::new();
     for (name, (shape, values)) in &archive.floats {
         hash.update(name.as_bytes()).update(format!("{shape:?}").as_bytes());
-        values.iter().for_each(|v| drop(hash.update(&v.to_le_bytes())));
+        for value in values {
+            hash.update(&value.to_le_bytes());
+        }
     }
     hash.finalize().to_hex().to_string()
 }

@@ -8,8 +8,17 @@ use crate::model::{Model, NormId, Statistics};
 
 /// Gathers the moments of batch after batch.
 pub struct Calibration {
-    /// Per norm: batches, sum of means, sum of unbiased variances.
-    sums: Vec<Option<(usize, Vec<f64>, Vec<f64>)>>,
+    /// Indexed by norm; none for those that were not met.
+    sums: Vec<Option<Sums>>,
+}
+
+/// What one norm has gathered.
+#[derive(Clone)]
+struct Sums {
+    batches: usize,
+    means: Vec<f64>,
+    /// Of the unbiased variances.
+    vars: Vec<f64>,
 }
 
 impl Calibration {
@@ -26,11 +35,11 @@ impl Calibration {
         for (id, moments) in moments {
             let (mean, var) = (moments.mean.f32()?, moments.var.f32()?);
             let unbias = unbias(moments.count);
-            let (batches, means, vars) = self.sums[id.index()]
-                .get_or_insert_with(|| (0, vec![0.0; mean.len()], vec![0.0; mean.len()]));
-            *batches += 1;
-            means.iter_mut().zip(mean).for_each(|(sum, &v)| *sum += f64::from(v));
-            vars.iter_mut().zip(var).for_each(|(sum, &v)| *sum += f64::from(v) * unbias);
+            let zeros = || Sums { batches: 0, means: vec![0.0; mean.len()], vars: vec![0.0; mean.len()] };
+            let sums = self.sums[id.index()].get_or_insert_with(zeros);
+            sums.batches += 1;
+            sums.means.iter_mut().zip(mean).for_each(|(sum, &v)| *sum += f64::from(v));
+            sums.vars.iter_mut().zip(var).for_each(|(sum, &v)| *sum += f64::from(v) * unbias);
         }
         Ok(())
     }
@@ -41,7 +50,7 @@ impl Calibration {
     /// What the engine returns.
     pub fn finish(self, cpu: &Cpu, statistics: &mut Statistics) -> Result<()> {
         for (index, sums) in self.sums.into_iter().enumerate() {
-            if let Some((batches, means, vars)) = sums {
+            if let Some(Sums { batches, means, vars }) = sums {
                 let average = |sums: Vec<f64>| -> Result<Tensor> {
                     let values: Vec<f32> = sums.iter().map(|s| (s / batches as f64) as f32).collect();
                     Ok(Tensor::from_slice(cpu, [values.len()], &values)?)

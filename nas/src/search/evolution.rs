@@ -155,7 +155,7 @@ impl Searcher for Evolution {
     fn tell(&mut self, scored: &[(Arch, Score)]) {
         self.parents.extend_from_slice(scored);
         // Stable, so that among equals the one seen first stays first.
-        self.parents.sort_by(|a, b| b.1.cmp(&a.1));
+        self.parents.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
         self.parents.truncate(self.config.parents);
     }
 

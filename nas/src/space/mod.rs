@@ -210,100 +210,104 @@ impl Space {
     }
 
     fn resolve(file: SpaceFile) -> Result<Self> {
-        let problem = |at: String, reason: String| Error::Space { space: file.name.clone(), at, reason };
-        check_bounds(&file).map_err(|(at, reason)| problem(at, reason))?;
-        let mut place =
-            Place { input: file.input.channels, output: 0, stride: 1, size: file.input.size, flat: false };
-        let mut step = |name: &str, output: usize, stride: usize, blocks: &[&Block]| -> Result<Place> {
-            let here = Place { output, stride, ..place };
-            for block in blocks {
-                if let Some(reason) = block.problem(&here) {
-                    return Err(problem(name.to_owned(), reason));
-                }
-            }
-            let pooled = blocks.iter().any(|b| matches!(b, Block::Pool {}));
-            place = Place {
-                input: output,
-                output: 0,
-                stride: 1,
-                size: if pooled { 1 } else { here.output_size() },
-                flat: here.flat || pooled,
-            };
-            Ok(here)
-        };
-        let mut channels = file.input.channels;
-        let fixed = |prefix: &str,
-                     layers: &[Layer],
-                     channels: &mut usize,
-                     step: &mut dyn FnMut(&str, usize, usize, &[&Block]) -> Result<Place>,
-                     last: Option<usize>|
-         -> Result<Vec<FixedLayer>> {
-            let mut resolved = Vec::with_capacity(layers.len());
-            for (i, layer) in layers.iter().enumerate() {
-                let name = format!("{prefix}.{i}");
-                let own = last.filter(|_| i + 1 == layers.len());
-                *channels = own.or(layer.channels).unwrap_or(*channels);
-                let place = step(&name, *channels, layer.stride, &[&layer.block])?;
-                resolved.push(FixedLayer { name, place, block: layer.block.clone() });
-            }
-            Ok(resolved)
-        };
-        let stem = fixed("stem", &file.stem, &mut channels, &mut step, None)?;
+        if let Err((at, reason)) = check_bounds(&file) {
+            return Err(Error::Space { space: file.name, at, reason });
+        }
+        let mut walk = Walk::new(&file);
+        let stem = walk.fixed("stem", &file.stem, None)?;
         let mut slots = Vec::new();
         for (s, stage) in file.stages.iter().enumerate() {
             for i in 0..stage.slots {
-                let name = format!("stage{}.slot{}", s + 1, i + 1);
                 let stride = if i == 0 { stage.stride } else { 1 };
-                let same = stride == 1 && channels == stage.channels;
-                let kept = file.keep.get(&name);
-                let chosen: Vec<(String, &Block)> = file
-                    .candidates
-                    .iter()
-                    .filter(|c| match c.place {
-                        Where::Everywhere => true,
-                        Where::SameShape => same,
-                        Where::NewShape => !same,
-                    })
-                    .map(|c| (c.label.clone().unwrap_or_else(|| c.block.label()), &c.block))
-                    .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
-                    .collect();
-                let problem = |reason: String| problem(name.clone(), reason);
-                if chosen.is_empty() {
-                    return Err(problem("no candidate is left".into()));
-                }
-                if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l)))
-                {
-                    return Err(problem(format!("keep names {lost:?}, which is no candidate here")));
-                }
-                if let Some(twice) =
-                    (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0))
-                {
-                    return Err(problem(format!("two candidates are called {:?}", chosen[twice].0)));
-                }
-                let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
-                let place = step(&name, stage.channels, stride, &blocks)?;
-                let choices = chosen
-                    .iter()
-                    .map(|(label, block)| Choice {
-                        label: label.clone(),
-                        block: (*block).clone(),
-                        cost: block.cost(&place),
-                    })
-                    .collect();
-                slots.push(Slot { name, stage: s, place, choices });
-                channels = stage.channels;
+                slots.push(walk.slot(format!("stage{}.slot{}", s + 1, i + 1), s, stage.channels, stride)?);
             }
         }
-        let head = fixed("head", &file.head, &mut channels, &mut step, Some(file.classes))?;
-        match head.last() {
-            Some(FixedLayer { block: Block::Linear { .. }, .. }) => {}
-            _ => return Err(problem("head".into(), "the last layer must be linear".into())),
+        let head = walk.fixed("head", &file.head, Some(file.classes))?;
+        if !matches!(head.last(), Some(FixedLayer { block: Block::Linear { .. }, .. })) {
+            return Err(walk.problem("head", "the last layer must be linear".into()));
         }
         if let Some(unknown) = file.keep.keys().find(|k| slots.iter().all(|s| s.name != **k)) {
-            return Err(problem(format!("keep.{unknown:?}"), "there is no such slot".into()));
+            return Err(walk.problem(&format!("keep.{unknown:?}"), "there is no such slot".into()));
         }
-        let cost = stem.iter().chain(&head).map(|l| l.block.cost(&l.place)).sum();
-        Ok(Self { file, stem, slots, head, fixed: cost })
+        let fixed = stem.iter().chain(&head).map(|l| l.block.cost(&l.place)).sum();
+        Ok(Self { file, stem, slots, head, fixed })
+    }
+}
+
+/// Walks through a network from the image on and knows what comes in where.
+struct Walk<'a> {
+    file: &'a SpaceFile,
+    channels: usize,
+    size: usize,
+    flat: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(file: &'a SpaceFile) -> Self {
+        Self { file, channels: file.input.channels, size: file.input.size, flat: false }
+    }
+
+    fn problem(&self, at: &str, reason: String) -> Error {
+        Error::Space { space: self.file.name.clone(), at: at.to_owned(), reason }
+    }
+
+    /// Passes a layer in which any of `blocks` may run; returns where it stands.
+    fn pass(&mut self, name: &str, output: usize, stride: usize, blocks: &[&Block]) -> Result<Place> {
+        let place = Place { input: self.channels, output, stride, size: self.size, flat: self.flat };
+        if let Some(reason) = blocks.iter().find_map(|block| block.problem(&place)) {
+            return Err(self.problem(name, reason));
+        }
+        let pooled = blocks.iter().any(|b| matches!(b, Block::Pool {}));
+        self.channels = output;
+        self.size = if pooled { 1 } else { place.output_size() };
+        self.flat |= pooled;
+        Ok(place)
+    }
+
+    /// Fixed layers; `classes` is what the last of them gives.
+    fn fixed(&mut self, prefix: &str, layers: &[Layer], classes: Option<usize>) -> Result<Vec<FixedLayer>> {
+        let mut resolved = Vec::with_capacity(layers.len());
+        for (i, layer) in layers.iter().enumerate() {
+            let name = format!("{prefix}.{i}");
+            let last = classes.filter(|_| i + 1 == layers.len());
+            let output = last.or(layer.channels).unwrap_or(self.channels);
+            let place = self.pass(&name, output, layer.stride, &[&layer.block])?;
+            resolved.push(FixedLayer { name, place, block: layer.block.clone() });
+        }
+        Ok(resolved)
+    }
+
+    fn slot(&mut self, name: String, stage: usize, output: usize, stride: usize) -> Result<Slot> {
+        let same = stride == 1 && self.channels == output;
+        let kept = self.file.keep.get(&name);
+        let chosen: Vec<(String, &Block)> = self
+            .file
+            .candidates
+            .iter()
+            .filter(|c| match c.place {
+                Where::Everywhere => true,
+                Where::SameShape => same,
+                Where::NewShape => !same,
+            })
+            .map(|c| (c.label.clone().unwrap_or_else(|| c.block.label()), &c.block))
+            .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
+            .collect();
+        if chosen.is_empty() {
+            return Err(self.problem(&name, "no candidate is left".into()));
+        }
+        if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l))) {
+            return Err(self.problem(&name, format!("keep names {lost:?}, which is no candidate here")));
+        }
+        if let Some(twice) = (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0)) {
+            return Err(self.problem(&name, format!("two candidates are called {:?}", chosen[twice].0)));
+        }
+        let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
+        let place = self.pass(&name, output, stride, &blocks)?;
+        let choices = chosen
+            .into_iter()
+            .map(|(label, block)| Choice { label, cost: block.cost(&place), block: block.clone() })
+            .collect();
+        Ok(Slot { name, stage, place, choices })
     }
 }
 
