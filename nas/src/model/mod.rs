@@ -161,7 +161,7 @@ impl Model {
     /// Logits `[n, classes]` of images `[n, h, w, c]` along `arch`.
     ///
     /// # Errors
-    /// [`Error::Arch`] for an architecture of another space; what the engine returns.
+    /// [`crate::Error::Arch`] for an architecture of another space; what the engine returns.
     pub fn forward(&self, cx: &mut Context<'_, '_>, arch: &Arch, x: &Var) -> Result<Var> {
         let mut y = x.clone();
         for at in 0..self.depth() {
@@ -207,7 +207,7 @@ impl Model {
     /// Takes every weight from `archive`.
     ///
     /// # Errors
-    /// [`Error::Format`] if one is missing or has another shape.
+    /// [`crate::Error::Format`] if one is missing or has another shape.
     pub fn load_weights(&self, store: &mut ParamStore, archive: &Archive, path: &Path) -> Result<()> {
         for id in store.ids() {
             let name = format!("weights.{}", store.param(id).name);
