@@ -61,6 +61,8 @@ pub trait Simd: Copy {
         unsafe { self.store(all.as_mut_ptr(), a) };
         all
     }
+    /// Asks for the cache line at `at`, which need not be valid.
+    fn prefetch(self, at: *const f32);
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
@@ -123,6 +125,9 @@ impl Simd for Portable {
         // SAFETY: as in `load`.
         unsafe { *to.cast() = a };
     }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -195,6 +200,12 @@ mod x86 {
         unsafe fn store(self, to: *mut f32, a: __m256) {
             // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
             unsafe { _mm256_storeu_ps(to, a) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
 
         #[inline(always)]
