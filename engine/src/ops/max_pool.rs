@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output};
 use crate::tensor::{DType, Shape, Tensor};
 
-/// The maximum over windows: `x [n, h, w, c]` to `[n, oh, ow, c]` as [`AvgPool`]. Of equal values
+/// The maximum over windows: `x [n, h, w, c]` to `[n, oh, ow, c]` as [`AvgPool`](super::AvgPool). Of equal values
 /// the first in row order gets the gradient; a NaN wins, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPool(pub PoolWindow);
