@@ -6,6 +6,7 @@
 //! Sums run in blocks of [`KC`], which keeps a strip of `b` in the first cache and rounding errors
 //! short.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::simd::{self, LANES, Loop, Simd, store16};
@@ -244,7 +245,8 @@ impl Loop for Panel<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Panel { rows, columns, terms, dims: [_, _, k], a, b, c } = self;
-        let mut tail = [0f32; KC * NR];
+        // Zeroing it would cost more than a small product.
+        let mut tail = [const { MaybeUninit::<f32>::uninit() }; KC * NR];
         let most = if S::FMA { MR_FMA } else { MR };
         // Even row tiles: a last tile of one or two rows would wait for its own sums.
         let tiles = rows.len().div_ceil(most);
@@ -257,8 +259,14 @@ impl Loop for Panel<'_, '_> {
                     Right::Packed(data) => (&data[j * k + k0 * NR..], NR),
                     Right::Rows { data, stride } if width == NR => (&data[k0 * stride + j..], stride),
                     Right::Rows { data, stride } => {
-                        pack_tile(&data[k0 * stride + j..], width, stride, 1, &mut tail[..count * NR]);
-                        (&tail, NR)
+                        let data = &data[k0 * stride + j..];
+                        for (k, row) in tail.chunks_exact_mut(NR).take(count).enumerate() {
+                            let from = &data[k * stride..k * stride + width];
+                            row.iter_mut().zip(from).for_each(|(to, from)| _ = to.write(*from));
+                            row[width..].iter_mut().for_each(|to| _ = to.write(0.0));
+                        }
+                        // SAFETY: the first `count` rows were written just now.
+                        (unsafe { std::slice::from_raw_parts(tail.as_ptr().cast(), count * NR) }, NR)
                     }
                 };
                 let mut row = rows.start;

@@ -2,6 +2,7 @@
 
 mod arena;
 pub(crate) mod depthwise;
+mod isa;
 pub(crate) mod matmul;
 mod pool;
 pub mod simd;
@@ -9,6 +10,7 @@ pub mod simd;
 use std::sync::Arc;
 
 pub use arena::{Arena, ArenaStats, Buffer, Element};
+pub use isa::Isa;
 pub use pool::{Disjoint, Pool};
 
 use crate::error::{Error, Result};
@@ -27,7 +29,8 @@ impl Cpu {
     /// A CPU that computes on `threads` threads, the caller's among them.
     ///
     /// # Errors
-    /// [`Error::Setting`] unless `1 <= threads <= 1024`.
+    /// [`Error::Setting`] unless `1 <= threads <= 1024`, or if `MONOPATH_ISA` names no instruction
+    /// set of this machine.
     pub fn new(threads: usize) -> Result<Self> {
         Self::with_cap(threads, usize::MAX)
     }
@@ -35,8 +38,10 @@ impl Cpu {
     /// The same with at most `cap` bytes of tensor memory.
     ///
     /// # Errors
-    /// [`Error::Setting`] unless `1 <= threads <= 1024`.
+    /// [`Error::Setting`] unless `1 <= threads <= 1024`, or if `MONOPATH_ISA` names no instruction
+    /// set of this machine.
     pub fn with_cap(threads: usize, cap: usize) -> Result<Self> {
+        Isa::chosen()?;
         if !(1..=1024).contains(&threads) {
             return Err(Error::Setting { name: "threads", value: threads.to_string(), range: "1 to 1024" });
         }
@@ -56,5 +61,5 @@ impl Cpu {
 
 /// The instruction set that kernels run with: part of what decides the last bits of a result.
 pub fn isa_name(_cpu: &Cpu) -> &'static str {
-    if simd::has_fma() { "avx2" } else { "portable" }
+    isa::Isa::current().name()
 }

@@ -245,6 +245,11 @@ impl<'a, T> Disjoint<'a, T> {
         Self { start: data.as_mut_ptr(), len: data.len(), slice: PhantomData }
     }
 
+    /// Where element `at` lies, for a prefetch; it need not exist.
+    pub(super) fn place(&self, at: usize) -> *const T {
+        self.start.wrapping_add(at).cast_const()
+    }
+
     /// The part `range`.
     ///
     /// # Safety

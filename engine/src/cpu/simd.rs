@@ -1,10 +1,10 @@
-//! Vectors of eight floats, and loops that are compiled once per instruction set.
+//! Vectors of floats, and loops that are compiled once per instruction set.
 //!
-//! A [`Loop`] is written once over [`Simd`] and inlined into functions with and without AVX2 and
-//! FMA; [`run`] picks one at run time. The order of every sum is written out, so only the rounding
-//! of fused multiply-adds tells the two apart. `MONOPATH_ISA=portable` forbids AVX2.
+//! A [`Loop`] is written once over [`Simd`] and inlined into functions for every [`Isa`]; [`run`]
+//! picks one at run time. Products use vectors of eight lanes everywhere ([`Simd::V`]); element
+//! work and windows use the widest ([`Simd::W`]). `MONOPATH_ISA` forces an instruction set.
 
-use std::sync::OnceLock;
+pub use super::isa::Isa;
 
 /// Floats in a vector.
 pub const LANES: usize = 8;
@@ -16,20 +16,17 @@ pub trait Loop {
 }
 
 /// Executes `work`.
+#[inline]
 pub fn run(work: impl Loop) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(token) = x86::Avx2::detect() {
-        return token.run(work);
+    match Isa::current() {
+        // SAFETY: an instruction set is current only if the machine has it.
+        Isa::Avx512 => return unsafe { x86::inside_avx512(x86::Avx512(()), work) },
+        // SAFETY: likewise.
+        Isa::Avx2 => return unsafe { x86::inside_avx2(x86::Avx2(()), work) },
+        Isa::Portable => {}
     }
     work.run(Portable(()));
-}
-
-/// Whether [`run`] uses AVX2 and FMA.
-pub fn has_fma() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::Avx2::detect().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// An instruction set; whoever holds a value has proof that the machine has it.
@@ -65,6 +62,45 @@ pub trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`, which need not be valid.
+    fn prefetch(self, at: *const f32);
+
+    /// The widest vector.
+    type W: Copy;
+    /// Lanes of [`Simd::W`], a divisor of 16.
+    const WIDE: usize;
+    /// `WIDE` times `a`.
+    fn wsplat(self, a: f32) -> Self::W;
+    /// From memory.
+    ///
+    /// # Safety
+    /// `WIDE` floats lie at `from`.
+    unsafe fn wload(self, from: *const f32) -> Self::W;
+    /// To memory.
+    ///
+    /// # Safety
+    /// `WIDE` floats that may be written lie at `to`.
+    unsafe fn wstore(self, to: *mut f32, a: Self::W);
+    /// `a + b`.
+    fn wadd(self, a: Self::W, b: Self::W) -> Self::W;
+    /// `a - b`.
+    fn wsub(self, a: Self::W, b: Self::W) -> Self::W;
+    /// `a * b`.
+    fn wmul(self, a: Self::W, b: Self::W) -> Self::W;
+    /// `a / b`.
+    fn wdiv(self, a: Self::W, b: Self::W) -> Self::W;
+    /// `a * b + c`.
+    fn wfma(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W;
+    /// The larger; `b` if one is no number.
+    fn wmax(self, a: Self::W, b: Self::W) -> Self::W;
+    /// The smaller; `b` if one is no number.
+    fn wmin(self, a: Self::W, b: Self::W) -> Self::W;
+    /// Lane by lane `yes` where `a > b`, else `no`.
+    fn wgreater(self, a: Self::W, b: Self::W, yes: Self::W, no: Self::W) -> Self::W;
+    /// The nearest whole number, of halves the even one.
+    fn wround(self, a: Self::W) -> Self::W;
+    /// `2^a` of whole numbers from -126 to 127.
+    fn wpower(self, a: Self::W) -> Self::W;
 }
 
 /// Writes (or adds) the first `to.len()` of sixteen values.
@@ -136,37 +172,110 @@ impl Simd for Portable {
         let half = |i: usize| [one(i, 0), one(i, 1), one(i, 2), one(i, 3)];
         [half(0), half(1)]
     }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+
+    type W = Self::V;
+    const WIDE: usize = LANES;
+
+    #[inline(always)]
+    fn wsplat(self, a: f32) -> Self::W {
+        self.splat(a)
+    }
+
+    #[inline(always)]
+    unsafe fn wload(self, from: *const f32) -> Self::W {
+        // SAFETY: the caller's promise.
+        unsafe { self.load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn wstore(self, to: *mut f32, a: Self::W) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to, a) };
+    }
+
+    #[inline(always)]
+    fn wadd(self, a: Self::W, b: Self::W) -> Self::W {
+        self.add(a, b)
+    }
+
+    #[inline(always)]
+    fn wsub(self, a: Self::W, b: Self::W) -> Self::W {
+        lanewise(|i, j| a[i][j] - b[i][j])
+    }
+
+    #[inline(always)]
+    fn wmul(self, a: Self::W, b: Self::W) -> Self::W {
+        lanewise(|i, j| a[i][j] * b[i][j])
+    }
+
+    #[inline(always)]
+    fn wdiv(self, a: Self::W, b: Self::W) -> Self::W {
+        lanewise(|i, j| a[i][j] / b[i][j])
+    }
+
+    #[inline(always)]
+    fn wfma(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W {
+        self.fma(a, b, c)
+    }
+
+    #[inline(always)]
+    fn wmax(self, a: Self::W, b: Self::W) -> Self::W {
+        lanewise(|i, j| if a[i][j] > b[i][j] { a[i][j] } else { b[i][j] })
+    }
+
+    #[inline(always)]
+    fn wmin(self, a: Self::W, b: Self::W) -> Self::W {
+        lanewise(|i, j| if a[i][j] < b[i][j] { a[i][j] } else { b[i][j] })
+    }
+
+    #[inline(always)]
+    fn wgreater(self, a: Self::W, b: Self::W, yes: Self::W, no: Self::W) -> Self::W {
+        lanewise(|i, j| if a[i][j] > b[i][j] { yes[i][j] } else { no[i][j] })
+    }
+
+    #[inline(always)]
+    fn wround(self, a: Self::W) -> Self::W {
+        // 1.5 * 2^23: adding it leaves no bits for a fraction; exact below 2^22.
+        const MAGIC: f32 = 12_582_912.0;
+        lanewise(|i, j| (a[i][j] + MAGIC) - MAGIC)
+    }
+
+    #[inline(always)]
+    fn wpower(self, a: Self::W) -> Self::W {
+        lanewise(|i, j| f32::from_bits(((a[i][j] as i32 + 127) as u32) << 23))
+    }
+}
+
+#[inline(always)]
+fn lanewise(one: impl Fn(usize, usize) -> f32) -> [[f32; 4]; 2] {
+    let half = |i: usize| [one(i, 0), one(i, 1), one(i, 2), one(i, 3)];
+    [half(0), half(1)]
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Loop, OnceLock, Simd};
+    use super::{Loop, Simd};
 
     /// AVX2 and FMA.
     #[derive(Clone, Copy)]
-    pub struct Avx2(());
+    pub struct Avx2(pub(super) ());
 
-    impl Avx2 {
-        pub fn detect() -> Option<Self> {
-            static FOUND: OnceLock<bool> = OnceLock::new();
-            let found = *FOUND.get_or_init(|| {
-                std::env::var_os("MONOPATH_ISA").is_none_or(|isa| isa != "portable")
-                    && is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-            });
-            found.then_some(Self(()))
-        }
-
-        pub fn run(self, work: impl Loop) {
-            // SAFETY: the features were detected, or there were no `self`.
-            unsafe { inside(self, work) }
-        }
-    }
+    /// AVX-512 F and VL: products stay at eight lanes, with twice the registers.
+    #[derive(Clone, Copy)]
+    pub struct Avx512(pub(super) ());
 
     #[target_feature(enable = "avx2,fma")]
-    fn inside(token: Avx2, work: impl Loop) {
+    pub fn inside_avx2(token: Avx2, work: impl Loop) {
+        work.run(token);
+    }
+
+    #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
+    pub fn inside_avx512(token: Avx512, work: impl Loop) {
         work.run(token);
     }
 
@@ -194,7 +303,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32, a: __m256) {
             // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_storeu_ps(to, a) }
+            unsafe { _mm256_storeu_ps(to, a) };
         }
 
         #[inline(always)]
@@ -207,6 +316,226 @@ mod x86 {
         fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: `self` is proof of the instructions.
             unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        type W = __m256;
+        const WIDE: usize = 8;
+
+        #[inline(always)]
+        fn wsplat(self, a: f32) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_set1_ps(a) }
+        }
+
+        #[inline(always)]
+        unsafe fn wload(self, from: *const f32) -> __m256 {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn wstore(self, to: *mut f32, a: __m256) {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_storeu_ps(to, a) };
+        }
+
+        #[inline(always)]
+        fn wadd(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wsub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wdiv(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmax(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmin(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wfma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn wgreater(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
+        }
+
+        #[inline(always)]
+        fn wround(self, a: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+
+        #[inline(always)]
+        fn wpower(self, a: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            }
+        }
+    }
+
+    impl Simd for Avx512 {
+        type V = __m256;
+        const FMA: bool = true;
+
+        #[inline(always)]
+        fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
+        #[inline(always)]
+        fn splat(self, a: f32) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_set1_ps(a) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(self, from: *const f32) -> __m256 {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32, a: __m256) {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_storeu_ps(to, a) };
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        type W = __m512;
+        const WIDE: usize = 16;
+
+        #[inline(always)]
+        fn wsplat(self, a: f32) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_set1_ps(a) }
+        }
+
+        #[inline(always)]
+        unsafe fn wload(self, from: *const f32) -> __m512 {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn wstore(self, to: *mut f32, a: __m512) {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm512_storeu_ps(to, a) };
+        }
+
+        #[inline(always)]
+        fn wadd(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wsub(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmul(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wdiv(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmax(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wmin(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn wfma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn wgreater(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes) }
+        }
+
+        #[inline(always)]
+        fn wround(self, a: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm512_roundscale_ps::<8>(a) }
+        }
+
+        #[inline(always)]
+        fn wpower(self, a: __m512) -> __m512 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe {
+                let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+            }
         }
     }
 }

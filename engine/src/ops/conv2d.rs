@@ -113,6 +113,12 @@ impl Conv2d {
         (lines - 1) * self.stride[0] + s.kh
     }
 
+    /// Where the elements of a window lie in the loaded rows, for one group.
+    fn window(&self, s: &Sizes) -> Vec<usize> {
+        let row = self.padded(s);
+        (0..s.window()).map(|k| k / (s.kw * s.cg) * row + k / s.cg % s.kw * s.c + k % s.cg).collect()
+    }
+
     /// Where the windows of `lines` output lines begin in the loaded rows.
     fn pixels(&self, s: &Sizes, lines: usize) -> Vec<usize> {
         let row = self.stride[0] * self.padded(s);
@@ -228,30 +234,27 @@ impl Conv2d {
         }
     }
 
-    /// For each group and row of the window, one product summed over pixels, into a transposed
-    /// `[groups][kh][kw, cg][og]`: then the few channels of an image are rows, and no lane is idle.
+    /// For each group one product summed over pixels, into a transposed `[groups][kh, kw, cg][og]`:
+    /// then the few channels of an image are rows, and no lane is idle.
     fn filter_gradient(&self, cpu: &Cpu, s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        let (row, lines) = (self.padded(s), s.lines());
-        let pixels = self.pixels(s, lines);
+        let lines = s.lines();
+        let (window, pixels) = (self.window(s), self.pixels(s, lines));
         let blocks = s.n * s.oh / lines;
         let parts = blocks.div_ceil(4).min(PARTS);
         let len = dw.len();
-        let share = self.rows(s, lines) * row;
+        let share = self.rows(s, lines) * self.padded(s);
         let mut partial = Tensor::stale(cpu, [parts, len], DType::F32)?;
         let mut scratch = Tensor::stale(cpu, [cpu.pool().threads(), share], DType::F32)?;
-        // In one group the taps of a window row lie side by side.
-        let (taps, width) = if self.groups == 1 { (1, s.kw * s.cg) } else { (s.kw, s.cg) };
         cpu.pool().parallel_chunks_with(partial.f32_mut()?, len, scratch.f32_mut()?, |part, sums, rows| {
             sums.fill(0.0);
             for block in blocks * part / parts..blocks * (part + 1) / parts {
                 self.load_rows(s, x, block * lines / s.oh, block * lines % s.oh, rows);
                 let dy = &dy[block * lines * s.ow * s.o..];
-                for (at, sums) in sums.chunks_exact_mut(width * s.og).enumerate() {
-                    let (g, ky, kx) = (at / (s.kh * taps), at / taps % s.kh, at % taps);
-                    let data = &rows[ky * row + kx * s.c + g * s.cg..];
-                    let left = Left { data, rows: Places::Stride(1), terms: Places::At(&pixels) };
+                for (g, sums) in sums.chunks_exact_mut(s.window() * s.og).enumerate() {
+                    let data = &rows[g * s.cg..];
+                    let left = Left { data, rows: Places::At(&window), terms: Places::At(&pixels) };
                     let right = Right::Rows { data: &dy[g * s.og..], stride: s.o };
-                    panel([width, s.og, pixels.len()], left, right, sums, s.og, true);
+                    panel([s.window(), s.og, pixels.len()], left, right, sums, s.og, true);
                 }
             }
         });

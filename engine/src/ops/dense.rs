@@ -7,20 +7,40 @@ use crate::error::Result;
 use crate::op::Kept;
 use crate::tensor::{DType, Shape, Tensor};
 
+/// With so few rows as a classifier sees, packing the filter would cost more than the product.
+const FEW_ROWS: usize = 64;
+
 /// `y[.., o] = sum_i x[.., i] w[o, i] (+ b[o])`.
 pub(super) fn forward(cpu: &Cpu, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, to: Shape) -> Result<Tensor> {
     let (o, i) = (w.shape().dims()[0], w.shape().dims()[1]);
     let rows = x.shape().len() / i;
+    let bias = bias.map(Tensor::f32).transpose()?;
+    let mut y = Tensor::stale(cpu, to, DType::F32)?;
+    if rows <= FEW_ROWS {
+        // The transposed product reads the filter as it lies.
+        let mut turned = Tensor::stale(cpu, [o, rows], DType::F32)?;
+        let mut right = Tensor::stale(cpu, [packed_len(i, rows)], DType::F32)?;
+        pack(cpu, x.f32()?, [rows, i], 1, i, right.f32_mut()?);
+        let left = Left { data: w.f32()?, rows: Places::Stride(i), terms: Places::Stride(1) };
+        matmul(cpu, [o, rows, i], left, Right::Packed(right.f32()?), turned.f32_mut()?, rows, false);
+        let turned = turned.f32()?;
+        cpu.pool().parallel_chunks(y.f32_mut()?, o, |row, y| {
+            let column = turned[row..].iter().step_by(rows);
+            match bias {
+                Some(bias) => y.iter_mut().zip(column.zip(bias)).for_each(|(y, (v, b))| *y = v + b),
+                None => y.iter_mut().zip(column).for_each(|(y, v)| *y = *v),
+            }
+        });
+        return Ok(y);
+    }
     let mut filter = Tensor::stale(cpu, [packed_len(i, o)], DType::F32)?;
     pack(cpu, w.f32()?, [o, i], 1, i, filter.f32_mut()?);
-    let mut y = Tensor::stale(cpu, to, DType::F32)?;
-    let left = Left { data: x.f32()?, rows: Places::Stride(i), terms: Places::Stride(1) };
     if let Some(bias) = bias {
-        let bias = bias.f32()?;
         cpu.pool().parallel_chunks(y.f32_mut()?, ROWS * o, |_, y| {
             y.chunks_exact_mut(o).for_each(|row| row.copy_from_slice(bias));
         });
     }
+    let left = Left { data: x.f32()?, rows: Places::Stride(i), terms: Places::Stride(1) };
     matmul(cpu, [rows, o, i], left, Right::Packed(filter.f32()?), y.f32_mut()?, o, bias.is_some());
     Ok(y)
 }
@@ -44,10 +64,14 @@ pub(super) fn gradients(
     let (o, i) = (w.shape().dims()[0], w.shape().dims()[1]);
     let rows = x.len() / i;
     if let Some(dx) = dx {
-        let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
-        pack(cpu, w.f32()?, [i, o], i, 1, filter.f32_mut()?);
         let left = Left { data: dy, rows: Places::Stride(o), terms: Places::Stride(1) };
-        matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
+        if rows <= FEW_ROWS {
+            matmul(cpu, [rows, i, o], left, Right::Rows { data: w.f32()?, stride: i }, dx, i, true);
+        } else {
+            let mut filter = Tensor::stale(cpu, [packed_len(o, i)], DType::F32)?;
+            pack(cpu, w.f32()?, [i, o], i, 1, filter.f32_mut()?);
+            matmul(cpu, [rows, i, o], left, Right::Packed(filter.f32()?), dx, i, true);
+        }
     }
     if let Some(dw) = dw {
         let left = Left { data: dy, rows: Places::Stride(1), terms: Places::Stride(o) };

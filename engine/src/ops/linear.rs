@@ -82,6 +82,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("bias", 5, 19, 7, true),
         case("no bias", 3, 40, 10, false),
         case("several column blocks", 50, 70, 130, true),
+        case("many rows", 70, 33, 21, true),
         case("one of everything", 1, 1, 1, true),
     ]
 }

@@ -74,4 +74,16 @@ mod tests {
             crate::check::check(&case);
         }
     }
+    /// The instruction set is chosen once in a process, so the portable one needs another.
+    #[test]
+    fn every_case_passes_on_the_portable_instruction_set() {
+        let test = std::env::current_exe().expect("a test has a path");
+        let run = std::process::Command::new(test)
+            .args(["ops::tests::every_case_passes_every_check", "--exact"])
+            .env("MONOPATH_ISA", "portable")
+            .output()
+            .expect("a test can run itself");
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}");
+    }
 }
