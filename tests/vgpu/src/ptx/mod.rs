@@ -1,46 +1,26 @@
 //! PTX text to typed instructions. Strict: an opcode, modifier, register or directive that it does not know is an
 //! error with kernel, line and text, never ignored.
 
-use thiserror::Error;
+mod ast;
+mod decode;
+mod error;
+mod flow;
+mod forms;
+pub(crate) mod inst;
+mod lex;
+mod parse;
+pub(crate) mod types;
 
-use crate::memory::{Memory, MemoryError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Why a module was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("ptx line {line}{in_kernel}: {kind}: `{text}`", in_kernel = InKernel(kernel))]
-pub struct LoadError {
-    /// Kernel or function, if inside one.
-    pub kernel: Option<String>,
-    /// Line of the text, counted from 1.
-    pub line: u32,
-    /// The text in question (a statement or a token).
-    pub text: String,
-    /// What is wrong with it.
-    pub kind: LoadErrorKind,
-}
+use crate::memory::{Memory, MemoryError, Origin};
 
-struct InKernel<'a>(&'a Option<String>);
+pub use error::{LoadError, LoadErrorKind};
+pub use forms::markdown as forms_markdown;
 
-impl std::fmt::Display for InKernel<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(k) => write!(f, " in `{k}`"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What is wrong with a piece of PTX.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum LoadErrorKind {
-    /// Not PTX at this place.
-    #[error("expected {expected}")]
-    Syntax {
-        /// What the grammar wants here.
-        expected: &'static str,
-    },
-}
+use inst::{Code, Global, Globals};
+use types::Space;
 
 /// A parameter of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +38,11 @@ pub struct Param {
 /// An entry of a module, ready to launch.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    pub(crate) name: String,
-    pub(crate) params: Vec<Param>,
-    pub(crate) shared_bytes: u32,
-    pub(crate) local_bytes: u32,
-    pub(crate) max_threads: Option<u32>,
+    name: String,
+    params: Vec<Param>,
+    max_threads: Option<[u32; 3]>,
+    exact_threads: bool,
+    pub(crate) code: Arc<Code>,
 }
 
 impl Kernel {
@@ -83,54 +63,132 @@ impl Kernel {
 
     /// Static shared memory in bytes.
     pub fn shared_bytes(&self) -> u32 {
-        self.shared_bytes
+        self.code.shared_bytes
     }
 
     /// Local memory of a thread in bytes.
     pub fn local_bytes(&self) -> u32 {
-        self.local_bytes
+        self.code.local_bytes
+    }
+
+    /// `.maxntid` or `.reqntid`: threads per axis (x, y, z).
+    pub fn max_block(&self) -> Option<[u32; 3]> {
+        self.max_threads
+    }
+
+    /// True if the block must be exactly [`Kernel::max_block`] (`.reqntid`).
+    pub fn exact_block(&self) -> bool {
+        self.exact_threads
     }
 
     /// Largest block from `.maxntid` or `.reqntid`, in threads.
     pub fn max_threads(&self) -> Option<u32> {
-        self.max_threads
+        self.max_threads.map(|n| n.iter().fold(1, |a, b| u32::saturating_mul(a, *b)))
+    }
+
+    /// Virtual registers of the PTX after inlining, in 32-bit units: no statement about a real device.
+    pub fn virtual_registers(&self) -> u32 {
+        self.code.rows
     }
 }
 
 /// A loaded PTX text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Module {
     kernels: Vec<Kernel>,
     version: (u32, u32),
     target: u32,
+    globals: Arc<Globals>,
 }
 
 impl Module {
-    /// Decodes a PTX text.
+    /// Decodes a PTX text. A NUL ends it.
     ///
     /// # Errors
     /// The first thing that is unknown or wrong, by kernel, line and text.
     pub fn load(text: &str) -> Result<Module, LoadError> {
-        let _ = text;
-        Ok(Module::default())
+        let refuse = |kernel: Option<String>, line: u32, kind| LoadError {
+            kernel,
+            line,
+            text: text.lines().nth(line.saturating_sub(1) as usize).unwrap_or("").trim().chars().take(200).collect(),
+            kind,
+        };
+        let toks = lex::lex(text).map_err(|(line, kind)| refuse(None, line, kind))?;
+        let ast = parse::parse(&toks).map_err(|s| refuse(s.kernel, s.line, s.kind))?;
+        let list: Vec<Global> = ast
+            .vars
+            .iter()
+            .filter(|v| v.space != Space::Shared)
+            .map(|v| Global {
+                name: v.name.into(),
+                align: v.align,
+                bytes: v.bytes,
+                init: v.init.clone(),
+                constant: v.space == Space::Const,
+            })
+            .collect();
+        let globals = Arc::new(Globals { list, ..Globals::default() });
+        let shared_text: Arc<str> = text.into();
+        let mut kernels = Vec::new();
+        for (index, f) in ast.functions.iter().enumerate() {
+            if !f.entry {
+                continue;
+            }
+            let code = decode::kernel(&ast, index, shared_text.clone(), globals.clone())
+                .map_err(|r| refuse(Some(r.function), r.line, r.kind))?;
+            let params = &f.vars[..f.params];
+            kernels.push(Kernel {
+                name: f.name.into(),
+                params: decode::param_layout(params)
+                    .into_iter()
+                    .zip(params)
+                    .map(|(offset, p)| Param {
+                        name: p.name.into(),
+                        offset,
+                        size: p.bytes.min(1 << 20) as u32,
+                        align: p.align,
+                    })
+                    .collect(),
+                max_threads: f.max_threads,
+                exact_threads: f.exact_threads,
+                code: Arc::new(code),
+            });
+        }
+        Ok(Module { kernels, version: ast.version, target: ast.target, globals })
     }
 
-    /// Puts the module's globals and constants into device memory. To be called once, before a launch.
+    /// Puts the module's globals and constants into device memory; a second call does nothing.
     ///
     /// # Errors
     /// No room.
     pub fn place(&self, memory: &Memory) -> Result<(), MemoryError> {
-        let _ = memory;
+        if self.globals.addresses.get().is_some() {
+            return Ok(());
+        }
+        let mut addresses = Vec::new();
+        for g in &self.globals.list {
+            let address = memory.alloc(g.bytes, Origin::Module)?;
+            let address = address.next_multiple_of(u64::from(g.align.min(256)));
+            memory.fill(address, &[0], g.bytes)?;
+            memory.write(address, &g.init)?;
+            if g.constant {
+                memory.make_read_only(address, g.bytes);
+            }
+            addresses.push(address);
+        }
+        let _ = self.globals.addresses.set(addresses);
         Ok(())
     }
 
-    /// Takes the module's globals and constants out of device memory again.
+    /// Takes the module's globals and constants out of device memory. The module cannot be launched afterwards.
     ///
     /// # Errors
     /// As [`Memory::free`].
     pub fn unplace(&self, memory: &Memory) -> Result<(), MemoryError> {
-        let _ = memory;
-        Ok(())
+        match self.globals.addresses.get() {
+            Some(addresses) => addresses.iter().try_for_each(|a| memory.free(*a)),
+            None => Ok(()),
+        }
     }
 
     /// An entry by name.
@@ -145,8 +203,13 @@ impl Module {
 
     /// Address and size in bytes of a global or constant; `None` if unknown or not placed.
     pub fn global(&self, name: &str) -> Option<(u64, u64)> {
-        let _ = name;
-        None
+        let i = self.globals.list.iter().position(|g| g.name == name)?;
+        Some((*self.globals.addresses.get()?.get(i)?, self.globals.list[i].bytes))
+    }
+
+    /// Names, sizes in bytes and constness of the module's variables.
+    pub fn globals(&self) -> HashMap<&str, (u64, bool)> {
+        self.globals.list.iter().map(|g| (g.name.as_str(), (g.bytes, g.constant))).collect()
     }
 
     /// `.version` (major, minor).
