@@ -1,5 +1,7 @@
 //! Runs a launch: blocks of warps of 32 lanes, with every check on unless told otherwise.
 
+mod scalar;
+
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
 use crate::memory::Memory;
