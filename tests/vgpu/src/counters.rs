@@ -44,6 +44,31 @@ pub enum Class {
     Other,
 }
 
+impl Class {
+    /// Number of classes.
+    pub(crate) const COUNT: usize = 17;
+    /// All classes, each at its own number.
+    pub(crate) const ALL: [Class; Class::COUNT] = [
+        Class::Integer,
+        Class::Float,
+        Class::Double,
+        Class::Half,
+        Class::Special,
+        Class::Convert,
+        Class::Predicate,
+        Class::Move,
+        Class::Control,
+        Class::Load,
+        Class::Store,
+        Class::Atomic,
+        Class::AsyncCopy,
+        Class::Warp,
+        Class::Barrier,
+        Class::Tensor,
+        Class::Other,
+    ];
+}
+
 /// How often instructions ran: per warp, and summed over the lanes that were active.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executed {

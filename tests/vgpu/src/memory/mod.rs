@@ -4,8 +4,10 @@
 //! never readable, so a stale or overrunning pointer meets a byte that refuses it.
 
 mod page;
+pub(crate) mod touch;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use thiserror::Error;
@@ -190,6 +192,9 @@ pub struct Memory {
     capacity: u64,
     pages: Box<[OnceLock<Box<Page>>]>,
     table: Mutex<Table>,
+    touches: Mutex<Vec<touch::Touch>>,
+    printed: Mutex<String>,
+    grids: AtomicU64,
 }
 
 impl Memory {
@@ -198,7 +203,14 @@ impl Memory {
         // Redzones and quarantine take address space, not capacity.
         let space = capacity.saturating_mul(3).saturating_add(4 * QUARANTINE_BYTES).min(1 << 44);
         let pages = (space >> PAGE_BITS) as usize + 1;
-        Memory { capacity, pages: (0..pages).map(|_| OnceLock::new()).collect(), table: Mutex::default() }
+        Memory {
+            capacity,
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+            table: Mutex::default(),
+            touches: Mutex::default(),
+            printed: Mutex::default(),
+            grids: AtomicU64::new(1),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

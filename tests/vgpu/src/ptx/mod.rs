@@ -5,7 +5,7 @@ mod ast;
 mod decode;
 mod error;
 mod flow;
-mod forms;
+pub(crate) mod forms;
 pub(crate) mod inst;
 mod lex;
 mod parse;
@@ -18,6 +18,7 @@ use crate::memory::{Memory, MemoryError, Origin};
 
 pub use error::{LoadError, LoadErrorKind};
 pub use forms::markdown as forms_markdown;
+pub(crate) use forms::{extent, wmma_registers};
 
 use inst::{Code, Global, Globals};
 use types::Space;

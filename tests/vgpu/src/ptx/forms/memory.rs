@@ -8,7 +8,7 @@ use super::{Form, Mods, form, refuse};
 
 pub(super) const FORMS: &[Form] = &[
     form("ld weak|volatile? global|shared|shared::cta|local|const|param|param::entry|param::func? ca|cg|cs|lu|cv? <l1>? <l2>? v2|v4? <memty>", "cache hints have no effect", |cx, m| {
-        load(cx, m.space(1), m.str(5), m.ty(6), m.str(0) == "volatile")
+        load(cx, m.space(1), m.str(5), m.ty(6), strong(m))
     }),
     form("ld relaxed|acquire <scope> global|shared|shared::cta? <l1>? <l2>? v2|v4? <memty>", "", |cx, m| {
         load(cx, m.space(2), m.str(5), m.ty(6), true)
@@ -18,7 +18,7 @@ pub(super) const FORMS: &[Form] = &[
     }),
     form("ldu global? v2|v4? <memty>", "", |cx, m| load(cx, m.space(0), m.str(1), m.ty(2), false)),
     form("st weak|volatile? global|shared|shared::cta|local|param|param::func? wb|cg|cs|wt? <l1>? v2|v4? <memty>", "cache hints have no effect", |cx, m| {
-        store(cx, m.space(1), m.str(4), m.ty(5), m.str(0) == "volatile")
+        store(cx, m.space(1), m.str(4), m.ty(5), strong(m))
     }),
     form("st relaxed|release <scope> global|shared|shared::cta? <l1>? v2|v4? <memty>", "", |cx, m| {
         store(cx, m.space(2), m.str(4), m.ty(5), true)
@@ -90,6 +90,11 @@ pub(super) const FORMS: &[Form] = &[
         Ok(())
     }),
 ];
+
+/// `volatile` orders blocks, but is no synchronisation between threads that share memory.
+fn strong(m: &Mods<'_>) -> bool {
+    m.str(0) == "volatile" && m.space(1) != Space::Shared
+}
 
 fn lanes(vec: &str) -> u8 {
     match vec {

@@ -11,6 +11,8 @@ mod flowing;
 mod tensor;
 mod warp;
 
+pub(crate) use tensor::{extent, wmma_registers};
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
