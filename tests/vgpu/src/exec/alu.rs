@@ -153,10 +153,12 @@ pub(super) fn run(r: &mut Rows<'_>, i: &Inst, more: &[u32], m: u32) -> bool {
             I2::MulHiS => map2(r, i, m, |a, b| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32),
             I2::DivU => map2(r, i, m, |a, b| a.checked_div(b).unwrap_or(u32::MAX)),
             I2::RemU => map2(r, i, m, |a, b| a.checked_rem(b).unwrap_or(a)),
-            I2::DivS => map2(r, i, m, |a, b| {
-                if b == 0 { u32::MAX } else { (a as i32).wrapping_div(b as i32) as u32 }
-            }),
-            I2::RemS => map2(r, i, m, |a, b| if b == 0 { a } else { (a as i32).wrapping_rem(b as i32) as u32 }),
+            I2::DivS => {
+                map2(r, i, m, |a, b| if b == 0 { u32::MAX } else { (a as i32).wrapping_div(b as i32) as u32 })
+            }
+            I2::RemS => {
+                map2(r, i, m, |a, b| if b == 0 { a } else { (a as i32).wrapping_rem(b as i32) as u32 })
+            }
             _ => cold_int2(r, i, m, op, W::W32),
         },
         Op::Int2(op, W::W64) => match op {
@@ -534,10 +536,9 @@ fn rare(r: &mut Rows<'_>, i: &Inst, more: &[u32], m: u32) -> bool {
             let from = &more[i.d as usize..i.d as usize + n];
             let total = width(i.b);
             for l in lanes(m) {
-                let v = from
-                    .iter()
-                    .enumerate()
-                    .fold(0, |v, (k, s)| v | (u64::from(r.r32(*s)[l]) & part.mask()) << (k as u32 * part.bits()));
+                let v = from.iter().enumerate().fold(0, |v, (k, s)| {
+                    v | (u64::from(r.r32(*s)[l]) & part.mask()) << (k as u32 * part.bits())
+                });
                 put(r, i.a, total, l, v);
             }
         }
@@ -586,4 +587,3 @@ fn operands(more: &[u32], at: u32) -> [Slot; 4] {
     let at = at as usize;
     [more[at], more[at + 1], more[at + 2], more[at + 3]]
 }
-

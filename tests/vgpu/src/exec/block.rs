@@ -22,8 +22,6 @@ const ROUNDS: u32 = 64;
 struct Barrier {
     /// Threads that it waits for; 0 while nobody waits.
     expected: u32,
-    /// It waits for the whole block.
-    whole: bool,
     arrived: u32,
     waiting: Vec<u32>,
     /// Someone arrived without waiting.
@@ -109,7 +107,12 @@ impl Block {
     }
 
     /// Runs the block for its share of time.
-    pub(super) fn run(&mut self, job: &Job<'_>, touch: &mut Touch, tally: &mut Tally) -> Result<State, Trouble> {
+    pub(super) fn run(
+        &mut self,
+        job: &Job<'_>,
+        touch: &mut Touch,
+        tally: &mut Tally,
+    ) -> Result<State, Trouble> {
         for _ in 0..ROUNDS {
             let mut ran = false;
             for t in 0..self.turns.len() {
@@ -158,7 +161,9 @@ impl Block {
         let code = job.code;
         let fresh: Vec<AtBarrier> = self.warps[w].at_barrier.iter().copied().filter(|b| !b.counted).collect();
         let first = fresh[0].group;
-        let Op::Bar(bar) = code.insts[first.pc as usize].op else { unreachable!("lanes wait at barriers only") };
+        let Op::Bar(bar) = code.insts[first.pc as usize].op else {
+            unreachable!("lanes wait at barriers only")
+        };
         if let Some(other) = fresh.iter().find(|b| b.group.pc != first.pc) {
             let text = format!(
                 "lanes {:#010x} wait at ptx line {}, lanes {:#010x} at line {}",
@@ -167,32 +172,43 @@ impl Block {
                 other.group.mask,
                 job.line(other.group.pc)
             );
-            return Err(Trouble::new(FaultKind::DivergentBarrier, first.pc, first.mask.trailing_zeros() as usize, text));
+            return Err(Trouble::new(
+                FaultKind::DivergentBarrier,
+                first.pc,
+                first.mask.trailing_zeros() as usize,
+                text,
+            ));
         }
         let here = fresh.iter().fold(0, |v, b| v | b.group.mask);
         let inst = &code.insts[first.pc as usize];
         let warp = &mut self.warps[w];
-        let live = warp.live;
         let lane = here.trailing_zeros() as usize;
         let trouble = |text: String| Err(Trouble::new(FaultKind::DivergentBarrier, first.pc, lane, text));
         let r = warp.view(&self.consts);
         let ids = r.r32(inst.a);
         let id = ids[lane];
         if lanes(here).any(|l| ids[l] != id) || id > 15 {
-            return trouble(format!("barrier {id}: lanes disagree about the barrier, or it is none of 0 to 15"));
+            return trouble(format!(
+                "barrier {id}: lanes disagree about the barrier, or it is none of 0 to 15"
+            ));
         }
         let threads: u32 = job.block.iter().product();
         let whole = !bar.counted;
         let expected = if whole { threads } else { r.r32(inst.b)[lane] };
-        if !whole && (expected == 0 || !expected.is_multiple_of(32) || expected > threads.next_multiple_of(32)) {
+        if !whole
+            && (expected == 0 || !expected.is_multiple_of(32) || expected > threads.next_multiple_of(32))
+        {
             return trouble(format!("barrier {id} for {expected} threads in a block of {threads}"));
         }
         let yes = if bar.red.is_some() { r.pred(inst.c) & here } else { 0 };
         let barrier = &mut self.barriers[id as usize];
         if barrier.expected == 0 {
-            *barrier = Barrier { expected, whole, all: true, ..Barrier::default() };
+            *barrier = Barrier { expected, all: true, ..Barrier::default() };
         } else if barrier.expected != expected {
-            return trouble(format!("barrier {id} is for {} threads elsewhere, for {expected} here", barrier.expected));
+            return trouble(format!(
+                "barrier {id} is for {} threads elsewhere, for {expected} here",
+                barrier.expected
+            ));
         }
         // A counted aligned barrier counts warps; the others count lanes.
         barrier.arrived += if !whole && bar.aligned { 32 } else { here.count_ones() };
@@ -211,11 +227,11 @@ impl Block {
                 barrier.waiting.push(w as u32);
             }
         }
-        debug_assert!(live != 0);
         match barrier.arrived.cmp(&barrier.expected) {
             std::cmp::Ordering::Less => Ok(()),
             std::cmp::Ordering::Greater => {
-                let text = format!("barrier {id}: {} threads came, {expected} were expected", barrier.arrived);
+                let text =
+                    format!("barrier {id}: {} threads came, {expected} were expected", barrier.arrived);
                 Err(Trouble::new(FaultKind::DivergentBarrier, first.pc, lane, text))
             }
             std::cmp::Ordering::Equal => {
@@ -233,7 +249,7 @@ impl Block {
             self.shared.everyone();
         }
         for w in &barrier.waiting {
-            if !(everyone && !barrier.passers) {
+            if !everyone || barrier.passers {
                 self.shared.pass(*w, &barrier.gathered);
             }
             let warp = &mut self.warps[*w as usize];
@@ -292,7 +308,8 @@ impl Block {
             "threads wait at a barrier that the others do not reach: {} of {threads}, {returned} have returned",
             list.join(", ")
         );
-        Trouble::new(FaultKind::DivergentBarrier, group.pc, group.mask.trailing_zeros() as usize, text).of(warp as u32)
+        Trouble::new(FaultKind::DivergentBarrier, group.pc, group.mask.trailing_zeros() as usize, text)
+            .of(warp as u32)
     }
 
     /// Index of a thread of the block.
@@ -310,7 +327,11 @@ impl Block {
 /// The barrier that waiting lanes named.
 fn warp_barrier_id(consts: &[Row], inst: &Inst, rows: &[Row], mask: u32) -> u32 {
     let lane = mask.trailing_zeros() as usize;
-    if inst.a & CONST != 0 { consts[(inst.a ^ CONST) as usize].0[lane] } else { rows[inst.a as usize].0[lane] }
+    if inst.a & CONST != 0 {
+        consts[(inst.a ^ CONST) as usize].0[lane]
+    } else {
+        rows[inst.a as usize].0[lane]
+    }
 }
 
 /// Fills a row (or two) lane by lane.

@@ -4,8 +4,11 @@
 //! out by number; others run on one, in the order of the schedule. Either way results do not depend on timing.
 
 mod alu;
+mod atomics;
+mod banks;
 mod block;
 mod copy;
+mod global;
 mod mem;
 mod print;
 mod rows;
@@ -235,8 +238,7 @@ fn block_name(grid: [u32; 3], number: u64) -> String {
 /// # Errors
 /// [`FaultKind::LaunchLimit`].
 pub fn validate(kernel: &Kernel, launch: &Launch<'_>, props: &DeviceProps) -> Result<(), Box<Fault>> {
-    let wrong =
-        |text: String| Err(Box::new(Fault::of_launch(FaultKind::LaunchLimit, kernel.name(), text)));
+    let wrong = |text: String| Err(Box::new(Fault::of_launch(FaultKind::LaunchLimit, kernel.name(), text)));
     for axis in 0..3 {
         if launch.grid[axis] == 0 || launch.grid[axis] > props.max_grid[axis] {
             return wrong(format!("grid {:?}, limits 1..={:?}", launch.grid, props.max_grid));
@@ -259,7 +261,8 @@ pub fn validate(kernel: &Kernel, launch: &Launch<'_>, props: &DeviceProps) -> Re
         }
     }
     let total = u64::from(kernel.shared_bytes()) + u64::from(launch.dynamic_shared);
-    let limit = if launch.dynamic_shared_optin > 0 { props.shared_per_block_optin } else { props.shared_per_block };
+    let limit =
+        if launch.dynamic_shared_optin > 0 { props.shared_per_block_optin } else { props.shared_per_block };
     if total > u64::from(limit) {
         return wrong(format!("{total} bytes of shared memory, limit {limit}"));
     }
@@ -274,7 +277,11 @@ pub fn validate(kernel: &Kernel, launch: &Launch<'_>, props: &DeviceProps) -> Re
         return wrong(text);
     }
     if kernel.local_bytes() > props.max_local_bytes {
-        return wrong(format!("{} bytes of local memory, limit {}", kernel.local_bytes(), props.max_local_bytes));
+        return wrong(format!(
+            "{} bytes of local memory, limit {}",
+            kernel.local_bytes(),
+            props.max_local_bytes
+        ));
     }
     if launch.params.len() != kernel.param_bytes() as usize {
         return wrong(format!(
@@ -284,7 +291,11 @@ pub fn validate(kernel: &Kernel, launch: &Launch<'_>, props: &DeviceProps) -> Re
         ));
     }
     if launch.params.len() > props.max_param_bytes as usize {
-        return wrong(format!("{} bytes of parameters, limit {}", launch.params.len(), props.max_param_bytes));
+        return wrong(format!(
+            "{} bytes of parameters, limit {}",
+            launch.params.len(),
+            props.max_param_bytes
+        ));
     }
     Ok(())
 }
@@ -421,7 +432,9 @@ fn work(
     let room = if cooperative { blocks as usize } else { 1 };
     let mut waiting = 0;
     loop {
-        while resident.len() < (room + waiting).min(if cooperative { usize::MAX } else { RESIDENT }) && next < blocks {
+        while resident.len() < (room + waiting).min(if cooperative { usize::MAX } else { RESIDENT })
+            && next < blocks
+        {
             let number = order.as_ref().map_or(next, |o| o[next as usize].into());
             let mut block = idle.pop().unwrap_or_else(|| Block::new(job.checks));
             block.begin(job, touch, number);
@@ -503,7 +516,11 @@ fn constants(
                 Special::GridId => grid_id,
                 Special::DynamicSharedBytes => launch.dynamic_shared.into(),
                 Special::TotalSharedBytes => shared_bytes.into(),
-                Special::LaneId | Special::MaskEq | Special::MaskLt | Special::MaskLe | Special::MaskGt
+                Special::LaneId
+                | Special::MaskEq
+                | Special::MaskLt
+                | Special::MaskLe
+                | Special::MaskGt
                 | Special::MaskGe => {
                     block::fill(&mut rows, slot ^ CONST, *w, |l| {
                         let eq = 1u32 << l;

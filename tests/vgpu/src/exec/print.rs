@@ -49,7 +49,8 @@ pub(super) fn run(warp: &mut Warp, cx: &mut Cx<'_>, inst: &Inst, pc: u32, m: u32
         let at = values[l].wrapping_sub(window::base(Space::Local));
         let local = &warp.local[l * frame..(l + 1) * frame];
         let mut arguments = Arguments { local, at: at.min(frame as u64) as usize };
-        let out = formatted(cx, &format, &mut arguments).ok_or_else(|| wrong("arguments and format do not agree"))?;
+        let out = formatted(cx, &format, &mut arguments)
+            .ok_or_else(|| wrong("arguments and format do not agree"))?;
         cx.memory.print(&out);
     }
     Ok(())
@@ -100,7 +101,11 @@ fn formatted(cx: &Cx<'_>, format: &str, args: &mut Arguments<'_>) -> Option<Stri
             'f' | 'F' => format!("{:.*}", precision.unwrap_or(6), f64::from_le_bytes(args.take()?)),
             'e' | 'E' | 'g' | 'G' => {
                 let v = f64::from_le_bytes(args.take()?);
-                if matches!(spec, 'e' | 'E') { format!("{v:.*e}", precision.unwrap_or(6)) } else { format!("{v}") }
+                if matches!(spec, 'e' | 'E') {
+                    format!("{v:.*e}", precision.unwrap_or(6))
+                } else {
+                    format!("{v}")
+                }
             }
             _ => return None,
         };

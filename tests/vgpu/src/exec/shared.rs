@@ -152,7 +152,7 @@ impl Shared {
     #[inline]
     pub(crate) fn read(&mut self, at: u64, len: usize, who: Who) -> Result<(), Wrong> {
         let at = self.range(at, len)?;
-        if self.written[at..at + len].iter().any(|w| *w == 0) {
+        if self.written[at..at + len].contains(&0) {
             return Err(Wrong::Uninitialised);
         }
         if !self.races {
@@ -169,6 +169,88 @@ impl Shared {
             self.reader[g] = if r < floor { self.tag(who, mask) } else { self.join(r, mask, who) };
         }
         Ok(())
+    }
+
+    /// Checks and notes a read of `len` bytes by every active lane. An error names its lane.
+    #[inline]
+    pub(crate) fn read_lanes(
+        &mut self,
+        a: &[u64; 32],
+        len: usize,
+        m: u32,
+        warp: u32,
+        instruction: u32,
+    ) -> Result<(), (usize, Wrong)> {
+        let first = m.trailing_zeros() as usize;
+        let mut apart = 0;
+        for (l, x) in a.iter().enumerate() {
+            apart |= if m >> l & 1 == 1 { x ^ a[first] } else { 0 };
+        }
+        let who = |lane: usize| Who { warp, lane: lane as u32, instruction };
+        if apart == 0 && m & (m - 1) != 0 && self.read_together(a[first], len, who(first)) {
+            return Ok(());
+        }
+        let (floor, base) = (self.floor << CLOCK, self.tag(who(0), 3));
+        let mut rest = m;
+        while rest != 0 {
+            let l = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let at = a[l] as usize;
+            let fits = a[l].checked_add(len as u64).is_some_and(|end| end <= self.bytes.len() as u64);
+            if !fits || !self.races || (at | len) & 1 != 0 {
+                self.read(a[l], len, who(l)).map_err(|w| (l, w))?;
+                continue;
+            }
+            if self.written[at..at + len].contains(&0) {
+                return Err((l, Wrong::Uninitialised));
+            }
+            let tag = base | (l as u64) << 5;
+            let (g, n) = (at / 2, len / 2);
+            let readers = &mut self.reader[g..g + n];
+            let mut old = false;
+            for (w, r) in self.writer[g..g + n].iter().zip(readers.iter()) {
+                old |= *w >= floor || *r >= floor;
+            }
+            if old {
+                self.read(a[l], len, who(l)).map_err(|w| (l, w))?;
+            } else {
+                readers.fill(tag);
+            }
+        }
+        Ok(())
+    }
+
+    /// A read of the same bytes by several lanes, if nothing about it needs to know the lane.
+    fn read_together(&mut self, at: u64, len: usize, who: Who) -> bool {
+        let Ok(at) = self.range(at, len) else { return false };
+        if self.written[at..at + len].contains(&0) {
+            return false;
+        }
+        if !self.races {
+            return true;
+        }
+        let (floor, several) = (self.floor << CLOCK, self.tag(who, 3) | LANES);
+        // The tag of several lanes of this warp, whatever the instruction and lane.
+        let whose = |tag: u64| (tag >> 10 & 31, tag & (LANES | WARPS));
+        if (at | len) & 1 != 0 {
+            return false;
+        }
+        let (lo, hi) = (at / 2, (at + len) / 2);
+        let simple = self.writer[lo..hi].iter().zip(&self.reader[lo..hi]).all(|(w, r)| {
+            *w < floor && (*r < floor || whose(*r) == whose(several) || *r & WARPS != 0 && *r & 3 == 3)
+        });
+        if !simple {
+            return false;
+        }
+        for g in lo..hi {
+            let r = self.reader[g];
+            if r >= floor && r & WARPS != 0 {
+                self.many[(r >> 5 & 0x1fff_ffff) as usize][who.warp as usize] = self.time;
+            } else {
+                self.reader[g] = several;
+            }
+        }
+        true
     }
 
     /// The reader's tag after one more reader.
@@ -251,7 +333,12 @@ impl Shared {
                     let clocks = &self.many[(r >> 5 & 0x1fff_ffff) as usize];
                     let known = &self.known[who.warp as usize];
                     if let Some(v) = (0..32).find(|v| clocks[*v] >= known[*v] && *v != who.warp as usize) {
-                        return Err(Wrong::Race(Other { warp: v as u32, lane: None, instruction: 0, wrote: false }));
+                        return Err(Wrong::Race(Other {
+                            warp: v as u32,
+                            lane: None,
+                            instruction: 0,
+                            wrote: false,
+                        }));
                     }
                 } else if !self.ordered(r, who) {
                     return Err(self.other(r, false));

@@ -4,6 +4,7 @@
 use crate::ptx::inst::*;
 use crate::ptx::types::{Space, Ty};
 
+use super::banks::wavefronts;
 use super::rows::FULL;
 use super::scalar::{float, soft};
 use super::shared::Who;
@@ -70,7 +71,7 @@ fn ldmatrix(
         let who = Who { warp: warp.id, lane: l as u32, instruction: pc };
         cx.shared.read(*at, 16, who).map_err(|w| mem::shared_trouble(cx, w, *at, 16, pc, l))?;
     }
-    let (passes, ideal) = mem::wavefronts(&a, 16, rows);
+    let (passes, ideal) = wavefronts(&a, 16, rows);
     cx.tally.shared.load_requests += 1;
     cx.tally.shared.load_wavefronts += passes;
     cx.tally.shared.load_ideal += ideal;
@@ -311,4 +312,3 @@ fn wmma_mma(warp: &mut Warp, cx: &mut Cx<'_>, inst: &Inst, shape: WmmaShape, ab:
         }
     }
 }
-

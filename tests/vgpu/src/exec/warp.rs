@@ -10,7 +10,7 @@ use crate::schedule::Purpose;
 use super::alu::{self, lanes};
 use super::copy::AsyncCopies;
 use super::rows::{FULL, Row, Rows};
-use super::{Cx, Trouble, mem, tensor, warp_ops};
+use super::{Cx, Trouble, atomics, mem, tensor, warp_ops};
 
 /// Lanes that run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,7 +308,8 @@ impl Warp {
                             match self.table(cx, g, m, &index, targets, inst.c) {
                                 Ok(next) => g = next,
                                 Err(lane) => {
-                                    let text = format!("branch through entry {} of a table of {n}", index[lane]);
+                                    let text =
+                                        format!("branch through entry {} of a table of {n}", index[lane]);
                                     return Err(Trouble::new(FaultKind::OutOfBounds, g.pc, lane, text));
                                 }
                             }
@@ -337,7 +338,8 @@ impl Warp {
                         }
                         Op::Bar(bar) => {
                             if m != 0 {
-                                self.at_barrier.push(AtBarrier { group: Group { mask: m, ..g }, counted: false });
+                                self.at_barrier
+                                    .push(AtBarrier { group: Group { mask: m, ..g }, counted: false });
                                 g.mask &= !m;
                                 if g.mask != 0 {
                                     g.pc += 1;
@@ -382,7 +384,7 @@ impl Warp {
         match op {
             Op::Ld(mem) => mem::load(self, cx, inst, mem, g.pc, m),
             Op::St(mem) => mem::store(self, cx, inst, mem, g.pc, m),
-            Op::Atom(atom) => mem::atomic(self, cx, inst, atom, g.pc, m),
+            Op::Atom(atom) => atomics::atomic(self, cx, inst, atom, g.pc, m),
             Op::Fence { device } => {
                 if device {
                     cx.touch.fence(cx.order);
@@ -390,7 +392,11 @@ impl Warp {
                 Ok(())
             }
             Op::CpAsync { .. } | Op::CpCommit | Op::CpWait(_) => super::copy::run(self, cx, inst, g.pc, m),
-            Op::LdMatrix { .. } | Op::MovMatrix | Op::Mma { .. } | Op::WmmaMma { .. } | Op::WmmaLoad { .. }
+            Op::LdMatrix { .. }
+            | Op::MovMatrix
+            | Op::Mma { .. }
+            | Op::WmmaMma { .. }
+            | Op::WmmaLoad { .. }
             | Op::WmmaStore { .. } => {
                 if m != FULL {
                     let text = format!("a matrix instruction needs all 32 lanes, lanes {m:#010x} execute it");
@@ -495,7 +501,8 @@ impl Warp {
             rest &= !same;
             if same & !v != 0 {
                 let lane = (same & !v).trailing_zeros() as usize;
-                let text = format!("mask {v:#010x} does not name lane {lane}, which executes the instruction");
+                let text =
+                    format!("mask {v:#010x} does not name lane {lane}, which executes the instruction");
                 return Err(Trouble::new(FaultKind::SyncMask, g.pc, lane, text));
             }
             if v & self.live == same {
@@ -522,10 +529,11 @@ impl Warp {
         let mut i = 0;
         while i < self.parked.len() {
             let (named, pc) = (self.parked[i].named, self.parked[i].group.pc);
-            let Op::Warp(op) = cx.code.insts[pc as usize].op else { unreachable!("only warp operations park") };
-            let matching = |p: &Parked| {
-                p.named == named && cx.code.insts[p.group.pc as usize].op == Op::Warp(op)
+            let Op::Warp(op) = cx.code.insts[pc as usize].op else {
+                unreachable!("only warp operations park")
             };
+            let matching =
+                |p: &Parked| p.named == named && cx.code.insts[p.group.pc as usize].op == Op::Warp(op);
             let here = self.parked.iter().filter(|p| matching(p)).fold(0, |v, p| v | p.group.mask);
             if here != named & self.live {
                 i += 1;

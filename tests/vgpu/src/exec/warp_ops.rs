@@ -16,7 +16,12 @@ pub(super) const POISON: u32 = 0x7fee_dead;
 
 /// Runs one operation; `places` are instructions with their lanes.
 #[inline]
-pub(super) fn run(warp: &mut Warp, cx: &mut Cx<'_>, op: WarpOp, places: &[(u32, u32)]) -> Result<(), Trouble> {
+pub(super) fn run(
+    warp: &mut Warp,
+    cx: &mut Cx<'_>,
+    op: WarpOp,
+    places: &[(u32, u32)],
+) -> Result<(), Trouble> {
     let code = cx.code;
     let all = places.iter().fold(0, |v, p| v | p.1);
     if op == WarpOp::Barrier {

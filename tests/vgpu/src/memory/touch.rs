@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{PAGE_BYTES, Memory};
+use super::{Memory, PAGE_BYTES};
 
 /// Numbers of blocks (and of a block's phases) fit here.
 const SERIALS: u32 = 1 << 29;
@@ -152,21 +152,34 @@ impl Touch {
         block == self.block_of(me.serial) || released <= me.acquired
     }
 
+    #[inline(always)]
     fn sheet(&mut self, index: usize) -> &mut Sheet {
+        if !matches!(self.sheets.get(index), Some(Some(s)) if s.live) {
+            self.open(index);
+        }
+        self.sheets[index].as_mut().expect("opened above")
+    }
+
+    #[cold]
+    fn open(&mut self, index: usize) {
         if self.sheets.len() <= index {
             self.sheets.resize_with(index + 1, || None);
         }
         let sheet = self.sheets[index].get_or_insert_with(|| Box::new(Sheet::new(index)));
-        if !sheet.live {
-            sheet.live = true;
-            self.live.push(index);
-        }
-        sheet
+        sheet.live = true;
+        self.live.push(index);
     }
 
     /// Notes a read of bytes of one page.
     #[inline]
-    pub(crate) fn read(&mut self, page: usize, at: usize, len: usize, me: &Order, races: bool) -> Option<Conflict> {
+    pub(crate) fn read(
+        &mut self,
+        page: usize,
+        at: usize,
+        len: usize,
+        me: &Order,
+        races: bool,
+    ) -> Option<Conflict> {
         let first = self.base << 3;
         let sheet = self.sheet(page);
         set(&mut sheet.read, at, len);
@@ -179,7 +192,7 @@ impl Touch {
         let mut known = true;
         for (w, r) in sheet.writer[lo..hi].iter().zip(&sheet.reader[lo..hi]) {
             foreign |= *w >= first && w & !7 != mine;
-            known &= *r == mine | 3;
+            known &= *r == mine | 3 || *r == first | 3;
         }
         if foreign || !known {
             return self.read_slow(page, at, len, me, foreign);
@@ -187,7 +200,14 @@ impl Touch {
         None
     }
 
-    fn read_slow(&mut self, page: usize, at: usize, len: usize, me: &Order, foreign: bool) -> Option<Conflict> {
+    fn read_slow(
+        &mut self,
+        page: usize,
+        at: usize,
+        len: usize,
+        me: &Order,
+        foreign: bool,
+    ) -> Option<Conflict> {
         let (base, mine) = (self.base, me.serial << 3);
         if foreign && let Some(c) = self.foreign_writer(page, at, len, me, false) {
             return Some(c);
@@ -211,7 +231,14 @@ impl Touch {
         None
     }
 
-    fn foreign_writer(&mut self, page: usize, at: usize, len: usize, me: &Order, atomic: bool) -> Option<Conflict> {
+    fn foreign_writer(
+        &mut self,
+        page: usize,
+        at: usize,
+        len: usize,
+        me: &Order,
+        atomic: bool,
+    ) -> Option<Conflict> {
         let base = self.base;
         let mut g = at / 2;
         while 2 * g < at + len {

@@ -101,11 +101,11 @@ pub(crate) fn converge(code: &mut Code) {
             }
         }
     }
-    for b in 0..exit {
+    for (b, meet) in post[..exit].iter().enumerate() {
         let last = starts.get(b + 1).copied().unwrap_or(n) - 1;
         let inst = &mut code.insts[last];
         if matches!(inst.op, Op::Bra | Op::BraTable(_)) {
-            inst.c = match post[b] {
+            inst.c = match *meet {
                 NONE => NEVER,
                 p if p == exit => NEVER,
                 p => starts[p] as u32,

@@ -366,9 +366,19 @@ pub(crate) enum Op {
     /// a, b, c; the table.
     Lop3(u8),
     /// Sum or difference with carry in and out.
-    Carry { sub: bool, cin: bool, cout: bool, w: W },
+    Carry {
+        sub: bool,
+        cin: bool,
+        cout: bool,
+        w: W,
+    },
     /// a * b + c, low or high half, with carry in and out.
-    MadCarry { hi: bool, signed: bool, cin: bool, cout: bool },
+    MadCarry {
+        hi: bool,
+        signed: bool,
+        cin: bool,
+        cout: bool,
+    },
     F32(F2, Fm),
     F32Fma(Fm),
     F32One(F1, Fm),
@@ -385,11 +395,20 @@ pub(crate) enum Op {
     /// Packed comparison: d = predicates of the low and the high half.
     SetpPacked(Compare, Option<Bool>),
     /// As `Setp`, result 1.0 or all ones (`float`) of width `W`.
-    Set { cmp: Compare, comb: Option<Bool>, float: bool, w: W },
+    Set {
+        cmp: Compare,
+        comb: Option<Bool>,
+        float: bool,
+        w: W,
+    },
     /// c = predicate.
     Selp(W),
     /// c decides by its sign: an integer or a float (with ftz).
-    Slct { w: W, float: bool, ftz: bool },
+    Slct {
+        w: W,
+        float: bool,
+        ftz: bool,
+    },
     PredAnd,
     PredOr,
     PredXor,
@@ -397,12 +416,22 @@ pub(crate) enum Op {
     PredNot,
     Mov(W),
     /// d from parts (more: d, parts).
-    Pack { parts: u8, part: W },
+    Pack {
+        parts: u8,
+        part: W,
+    },
     /// Parts from a (more: parts); a is in `a`.
-    Unpack { parts: u8, part: W },
+    Unpack {
+        parts: u8,
+        part: W,
+    },
     Cvt(Cvt),
     /// d = (a in the upper half, b in the lower half).
-    CvtPack { kind: HalfKind, rnd: Rnd, relu: bool },
+    CvtPack {
+        kind: HalfKind,
+        rnd: Rnd,
+        relu: bool,
+    },
     /// Instructions executed by the warp so far, as a stand-in for a clock.
     Clock(W),
     /// Adds or takes away the base of a window (in the constant b).
@@ -417,11 +446,16 @@ pub(crate) enum Op {
     /// more: d, b, c; a = address, b = offset.
     Atom(Atom),
     /// a = address in shared memory, b = address in global memory, c = bytes to read; more: offsets.
-    CpAsync { bytes: u8, sized: bool },
+    CpAsync {
+        bytes: u8,
+        sized: bool,
+    },
     CpCommit,
     /// a = groups that may stay open.
     CpWait(u32),
-    Fence { device: bool },
+    Fence {
+        device: bool,
+    },
     /// Nothing to do.
     Nop,
     /// a = lane mask; see [`WarpOp`]; d may be a predicate. more: second result.
@@ -430,15 +464,44 @@ pub(crate) enum Op {
     /// a = barrier, b = threads, c = predicate.
     Bar(Bar),
     /// more: results; a = row addresses.
-    LdMatrix { count: u8, trans: bool, wide: bool },
+    LdMatrix {
+        count: u8,
+        trans: bool,
+        wide: bool,
+    },
     MovMatrix,
     /// more: D, A, B, C registers.
-    Mma { shape: MmaShape, ab: Ty, d: Ty, c: Ty },
+    Mma {
+        shape: MmaShape,
+        ab: Ty,
+        d: Ty,
+        c: Ty,
+    },
     /// more: registers; a = address, b = offset, c = stride.
-    WmmaLoad { which: Operand, shape: WmmaShape, ty: Ty, col: bool, wide: bool, space: Space },
-    WmmaStore { shape: WmmaShape, ty: Ty, col: bool, wide: bool, space: Space },
+    WmmaLoad {
+        which: Operand,
+        shape: WmmaShape,
+        ty: Ty,
+        col: bool,
+        wide: bool,
+        space: Space,
+    },
+    WmmaStore {
+        shape: WmmaShape,
+        ty: Ty,
+        col: bool,
+        wide: bool,
+        space: Space,
+    },
     /// more: D, A, B, C registers.
-    WmmaMma { shape: WmmaShape, ab: Ty, d: Ty, c: Ty, acol: bool, bcol: bool },
+    WmmaMma {
+        shape: WmmaShape,
+        ab: Ty,
+        d: Ty,
+        c: Ty,
+        acol: bool,
+        bcol: bool,
+    },
     /// To instruction `a` where the guard holds; `c` = where both ways meet.
     Bra,
     /// a = index, more: targets; `c` = where all ways meet.

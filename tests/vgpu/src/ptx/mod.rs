@@ -2,12 +2,14 @@
 //! error with kernel, line and text, never ignored.
 
 mod ast;
+mod body;
 mod decode;
 mod error;
 mod flow;
 pub(crate) mod forms;
 pub(crate) mod inst;
 mod lex;
+mod operands;
 mod parse;
 pub(crate) mod types;
 
@@ -111,7 +113,14 @@ impl Module {
         let refuse = |kernel: Option<String>, line: u32, kind| LoadError {
             kernel,
             line,
-            text: text.lines().nth(line.saturating_sub(1) as usize).unwrap_or("").trim().chars().take(200).collect(),
+            text: text
+                .lines()
+                .nth(line.saturating_sub(1) as usize)
+                .unwrap_or("")
+                .trim()
+                .chars()
+                .take(200)
+                .collect(),
             kind,
         };
         let toks = lex::lex(text).map_err(|(line, kind)| refuse(None, line, kind))?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::ast::{Arg, Ast, Func, Reg, RegId, Stmt, Var, VarRef};
+use super::ast::{Ast, Func, Var};
 use super::error::LoadErrorKind as Kind;
 use super::lex::{Tok, Token};
 use super::types::{Space, Ty};
@@ -15,10 +15,8 @@ pub(crate) struct Stop {
     pub kind: Kind,
 }
 
-type Res<T> = Result<T, Kind>;
+pub(super) type Res<T> = Result<T, Kind>;
 
-/// Registers that a function may declare.
-const MAX_REGISTERS: u64 = 1 << 20;
 /// Bytes that a variable may have.
 const MAX_VARIABLE: u64 = 1 << 40;
 
@@ -26,35 +24,25 @@ const MAX_VARIABLE: u64 = 1 << 40;
 pub(crate) fn special(name: &str) -> Option<Ty> {
     Some(match name {
         "%tid.x" | "%tid.y" | "%tid.z" | "%ntid.x" | "%ntid.y" | "%ntid.z" | "%ctaid.x" | "%ctaid.y"
-        | "%ctaid.z" | "%nctaid.x" | "%nctaid.y" | "%nctaid.z" | "%laneid" | "%warpid" | "%nwarpid" | "%smid"
-        | "%nsmid" | "%lanemask_eq" | "%lanemask_lt" | "%lanemask_le" | "%lanemask_gt" | "%lanemask_ge"
-        | "%clock" | "%clock_hi" | "%dynamic_smem_size" | "%total_smem_size" => Ty::U32,
+        | "%ctaid.z" | "%nctaid.x" | "%nctaid.y" | "%nctaid.z" | "%laneid" | "%warpid" | "%nwarpid"
+        | "%smid" | "%nsmid" | "%lanemask_eq" | "%lanemask_lt" | "%lanemask_le" | "%lanemask_gt"
+        | "%lanemask_ge" | "%clock" | "%clock_hi" | "%dynamic_smem_size" | "%total_smem_size" => Ty::U32,
         "%gridid" | "%clock64" => Ty::U64,
         _ => return None,
     })
 }
 
-#[derive(Default)]
-struct Scope<'a> {
-    id: u32,
-    regs: HashMap<&'a str, RegId>,
-    /// Declared as a range: prefix -> count and type.
-    ranges: HashMap<&'a str, (u64, Ty)>,
-    vars: HashMap<&'a str, usize>,
-}
-
-struct Parser<'t, 'a> {
-    toks: &'t [Token<'a>],
-    at: usize,
+pub(super) struct Parser<'t, 'a> {
+    pub(super) toks: &'t [Token<'a>],
+    pub(super) at: usize,
     ast: Ast<'a>,
-    module_vars: HashMap<&'a str, usize>,
+    pub(super) module_vars: HashMap<&'a str, usize>,
     function: Option<String>,
 }
 
 /// Parses a module.
 pub(crate) fn parse<'a>(toks: &[Token<'a>]) -> Result<Ast<'a>, Stop> {
-    let mut p =
-        Parser { toks, at: 0, ast: Ast::default(), module_vars: HashMap::new(), function: None };
+    let mut p = Parser { toks, at: 0, ast: Ast::default(), module_vars: HashMap::new(), function: None };
     match p.module() {
         Ok(()) => Ok(p.ast),
         Err(kind) => {
@@ -66,42 +54,42 @@ pub(crate) fn parse<'a>(toks: &[Token<'a>]) -> Result<Ast<'a>, Stop> {
 }
 
 impl<'a> Parser<'_, 'a> {
-    fn peek(&self) -> Tok<'a> {
+    pub(super) fn peek(&self) -> Tok<'a> {
         self.toks[self.at.min(self.toks.len() - 1)].tok
     }
 
-    fn line(&self) -> u32 {
+    pub(super) fn line(&self) -> u32 {
         self.toks[self.at.min(self.toks.len() - 1)].line
     }
 
-    fn next(&mut self) -> Tok<'a> {
+    pub(super) fn next(&mut self) -> Tok<'a> {
         let t = self.peek();
         self.at += 1;
         t
     }
 
-    fn wrong<T>(&mut self, expected: &'static str) -> Res<T> {
+    pub(super) fn wrong<T>(&mut self, expected: &'static str) -> Res<T> {
         let found = self.next().describe();
         Err(Kind::Syntax { expected, found })
     }
 
-    fn eat(&mut self, c: u8) -> bool {
+    pub(super) fn eat(&mut self, c: u8) -> bool {
         let hit = self.peek() == Tok::Sym(c);
         self.at += usize::from(hit);
         hit
     }
 
-    fn expect(&mut self, c: u8, expected: &'static str) -> Res<()> {
+    pub(super) fn expect(&mut self, c: u8, expected: &'static str) -> Res<()> {
         if self.eat(c) { Ok(()) } else { self.wrong(expected) }
     }
 
-    fn eat_word(&mut self, w: &str) -> bool {
+    pub(super) fn eat_word(&mut self, w: &str) -> bool {
         let hit = self.peek() == Tok::Word(w);
         self.at += usize::from(hit);
         hit
     }
 
-    fn word(&mut self, expected: &'static str) -> Res<&'a str> {
+    pub(super) fn word(&mut self, expected: &'static str) -> Res<&'a str> {
         match self.peek() {
             Tok::Word(w) => {
                 self.at += 1;
@@ -111,7 +99,7 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    fn int(&mut self, expected: &'static str) -> Res<u64> {
+    pub(super) fn int(&mut self, expected: &'static str) -> Res<u64> {
         match self.peek() {
             Tok::Int(v) => {
                 self.at += 1;
@@ -121,7 +109,7 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    fn small(&mut self, expected: &'static str) -> Res<u32> {
+    pub(super) fn small(&mut self, expected: &'static str) -> Res<u32> {
         u32::try_from(self.int(expected)?).map_err(|_| Kind::Range { limit: "0..=4294967295" })
     }
 
@@ -145,8 +133,7 @@ impl<'a> Parser<'_, 'a> {
         }
         let name = self.word("a target")?;
         let digits = name.strip_prefix("sm_").unwrap_or("").trim_end_matches(['a', 'f']);
-        const KNOWN: [u32; 17] =
-            [70, 72, 75, 80, 86, 87, 88, 89, 90, 100, 101, 103, 107, 110, 120, 121, 130];
+        const KNOWN: [u32; 17] = [70, 72, 75, 80, 86, 87, 88, 89, 90, 100, 101, 103, 107, 110, 120, 121, 130];
         self.ast.target = match digits.parse::<u32>() {
             Ok(t) if KNOWN[..16].contains(&t) => t,
             _ => return Err(Kind::Target { name: name.into() }),
@@ -216,7 +203,7 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    fn pragma(&mut self) -> Res<()> {
+    pub(super) fn pragma(&mut self) -> Res<()> {
         loop {
             match self.next() {
                 Tok::Str(_) => {}
@@ -249,7 +236,7 @@ impl<'a> Parser<'_, 'a> {
     }
 
     /// The rest of a variable declaration after its space: type, names, sizes, initial values, `;`.
-    fn variables(&mut self, space: Space) -> Res<Vec<Var<'a>>> {
+    pub(super) fn variables(&mut self, space: Space) -> Res<Vec<Var<'a>>> {
         let (align, ty, lanes) = self.variable_type()?;
         let mut vars = Vec::new();
         loop {
@@ -315,10 +302,10 @@ impl<'a> Parser<'_, 'a> {
             }
             let n = self.int("a size")?;
             self.expect(b']', "`]`")?;
-            bytes = bytes.checked_mul(n).filter(|b| *b <= MAX_VARIABLE).ok_or(Kind::TooLarge {
-                what: "a variable",
-                limit: MAX_VARIABLE,
-            })?;
+            bytes = bytes
+                .checked_mul(n)
+                .filter(|b| *b <= MAX_VARIABLE)
+                .ok_or(Kind::TooLarge { what: "a variable", limit: MAX_VARIABLE })?;
         }
         Ok(Var {
             name,
@@ -467,91 +454,7 @@ impl<'a> Parser<'_, 'a> {
         Ok(())
     }
 
-    fn body(&mut self, f: &mut Func<'a>) -> Res<()> {
-        let mut outer = Scope::default();
-        for (i, v) in f.vars.iter().enumerate() {
-            if outer.vars.insert(v.name, i).is_some() {
-                return Err(Kind::Redeclared { name: v.name.into() });
-            }
-        }
-        let mut scopes = vec![outer];
-        let mut loc = (0, 0);
-        while let Some(scope) = scopes.last_mut() {
-            if self.eat(b'{') {
-                let id = f.scopes.len() as u32;
-                f.scopes.push(scope.id);
-                scopes.push(Scope { id, ..Scope::default() });
-                continue;
-            }
-            if self.eat(b'}') {
-                scopes.pop();
-                continue;
-            }
-            if let Tok::Word(w) = self.peek()
-                && self.toks.get(self.at + 1).is_some_and(|t| t.tok == Tok::Sym(b':'))
-            {
-                self.at += 2;
-                if self.eat_word(".branchtargets") {
-                    let mut targets = Vec::new();
-                    loop {
-                        targets.push(self.word("a label")?);
-                        if !self.eat(b',') {
-                            break;
-                        }
-                    }
-                    self.expect(b';', "`;`")?;
-                    f.tables.push((scope.id, w, targets));
-                } else if matches!(self.peek(), Tok::Word(".callprototype")) {
-                    return Err(Kind::Unsupported { what: "an indirect call" });
-                } else {
-                    if f.labels.iter().any(|(s, n, _)| *s == scope.id && *n == w) {
-                        return Err(Kind::Redeclared { name: w.into() });
-                    }
-                    f.labels.push((scope.id, w, f.body.len()));
-                }
-                continue;
-            }
-            match self.peek() {
-                Tok::Word(".reg") => {
-                    self.at += 1;
-                    self.registers(scope, f)?;
-                }
-                Tok::Word(directive @ (".local" | ".shared" | ".param")) => {
-                    self.at += 1;
-                    let space = match directive {
-                        ".local" => Space::Local,
-                        ".shared" => Space::Shared,
-                        _ => Space::Param,
-                    };
-                    for v in self.variables(space)? {
-                        if scope.vars.insert(v.name, f.vars.len()).is_some() {
-                            return Err(Kind::Redeclared { name: v.name.into() });
-                        }
-                        f.vars.push(v);
-                    }
-                }
-                Tok::Word(".loc") => {
-                    self.at += 1;
-                    loc = self.loc()?;
-                }
-                Tok::Word(".pragma") => {
-                    self.at += 1;
-                    self.pragma()?;
-                }
-                Tok::Word(w) if w.starts_with('.') => {
-                    self.at += 1;
-                    return Err(Kind::Directive { name: w.into() });
-                }
-                _ => {
-                    let stmt = self.statement(&mut scopes, f, loc)?;
-                    f.body.push(stmt);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn loc(&mut self) -> Res<(u32, u32)> {
+    pub(super) fn loc(&mut self) -> Res<(u32, u32)> {
         let file = self.small("a file number")?;
         let line = self.small("a line number")?;
         self.int("a column")?;
@@ -569,189 +472,20 @@ impl<'a> Parser<'_, 'a> {
                     }
                 }
                 w => {
-                    return Err(Kind::Syntax { expected: "`function_name` or `inlined_at`", found: w.into() });
+                    return Err(Kind::Syntax {
+                        expected: "`function_name` or `inlined_at`",
+                        found: w.into(),
+                    });
                 }
             }
         }
         Ok((file, line))
     }
-
-    fn registers(&mut self, scope: &mut Scope<'a>, f: &mut Func<'a>) -> Res<()> {
-        let w = self.word("a register type")?;
-        let ty = match w.strip_prefix('.').and_then(Ty::parse) {
-            Some(Ty::Tf32) | None => return Err(Kind::Syntax { expected: "a register type", found: w.into() }),
-            Some(ty) => ty,
-        };
-        loop {
-            let name = self.word("a register name")?;
-            if self.eat(b'<') {
-                let count = self.int("a count")?;
-                self.expect(b'>', "`>`")?;
-                if count > MAX_REGISTERS {
-                    return Err(Kind::TooLarge { what: "a register range", limit: MAX_REGISTERS });
-                }
-                if scope.ranges.insert(name, (count, ty)).is_some() {
-                    return Err(Kind::Redeclared { name: name.into() });
-                }
-            } else {
-                if scope.regs.insert(name, f.regs.len() as RegId).is_some() {
-                    return Err(Kind::Redeclared { name: name.into() });
-                }
-                f.regs.push(Reg { name, ty });
-            }
-            if !self.eat(b',') {
-                return self.expect(b';', "`;`");
-            }
-        }
-    }
-
-    fn register(&self, scopes: &mut [Scope<'a>], f: &mut Func<'a>, name: &'a str) -> Option<RegId> {
-        let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        let (prefix, number) = name.split_at(name.len() - digits);
-        for scope in scopes.iter_mut().rev() {
-            if let Some(&id) = scope.regs.get(name) {
-                return Some(id);
-            }
-            let leading_zero = number.len() > 1 && number.starts_with('0');
-            if let Some(&(count, ty)) = scope.ranges.get(prefix)
-                && !leading_zero
-                && number.parse::<u64>().is_ok_and(|n| n < count)
-            {
-                let id = f.regs.len() as RegId;
-                f.regs.push(Reg { name, ty });
-                scope.regs.insert(name, id);
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    fn statement(&mut self, scopes: &mut [Scope<'a>], f: &mut Func<'a>, loc: (u32, u32)) -> Res<Stmt<'a>> {
-        let line = self.line();
-        let scope = scopes.last().map_or(0, |s| s.id);
-        let mut guard = None;
-        if self.eat(b'@') {
-            let negated = self.eat(b'!');
-            let name = self.word("a predicate")?;
-            let reg = self
-                .register(scopes, f, name)
-                .ok_or_else(|| Kind::Register { name: name.into() })?;
-            if f.regs[reg as usize].ty != Ty::Pred {
-                return Err(Kind::RegisterKind { name: name.into(), have: "no predicate", need: "a predicate" });
-            }
-            guard = Some((reg, negated));
-        }
-        let opcode = self.word("an instruction")?;
-        let mut args = Vec::new();
-        while !self.eat(b';') {
-            if !args.is_empty() {
-                self.expect(b',', "`,` or `;`")?;
-            }
-            args.push(self.operand(scopes, f)?);
-            if args.len() > 64 {
-                return Err(Kind::TooLarge { what: "the number of operands", limit: 64 });
-            }
-        }
-        Ok(Stmt { line, loc, scope, guard, opcode, args })
-    }
-
-    fn operand(&mut self, scopes: &mut [Scope<'a>], f: &mut Func<'a>) -> Res<Arg<'a>> {
-        if self.eat(b'{') {
-            return self.items(scopes, f, b'}').map(Arg::Vec);
-        }
-        if self.eat(b'(') {
-            return self.items(scopes, f, b')').map(Arg::List);
-        }
-        if self.eat(b'[') {
-            let base = self.scalar(scopes, f)?;
-            let mut offset = 0i64;
-            if self.eat(b'+') {
-                let negative = self.eat(b'-');
-                offset = self.int("an offset")? as i64;
-                if negative {
-                    offset = offset.wrapping_neg();
-                }
-            } else if self.eat(b'-') {
-                offset = (self.int("an offset")? as i64).wrapping_neg();
-            }
-            self.expect(b']', "`]`")?;
-            return Ok(match base {
-                Arg::Var(v, o) => Arg::Addr(Box::new(Arg::Var(v, o)), offset),
-                base => Arg::Addr(Box::new(base), offset),
-            });
-        }
-        let first = self.scalar(scopes, f)?;
-        if self.eat(b'|') {
-            let second = self.scalar(scopes, f)?;
-            return Ok(Arg::Pair(Box::new(first), Box::new(second)));
-        }
-        if let Arg::Var(v, _) = first
-            && self.eat(b'+')
-        {
-            return Ok(Arg::Var(v, self.int("an offset")? as i64));
-        }
-        Ok(first)
-    }
-
-    fn items(&mut self, scopes: &mut [Scope<'a>], f: &mut Func<'a>, close: u8) -> Res<Vec<Arg<'a>>> {
-        let mut items = Vec::new();
-        if self.eat(close) {
-            return Ok(items);
-        }
-        loop {
-            items.push(self.scalar(scopes, f)?);
-            if self.eat(close) {
-                return Ok(items);
-            }
-            if items.len() >= 64 {
-                return Err(Kind::TooLarge { what: "the number of operands", limit: 64 });
-            }
-            self.expect(b',', "`,`")?;
-        }
-    }
-
-    fn scalar(&mut self, scopes: &mut [Scope<'a>], f: &mut Func<'a>) -> Res<Arg<'a>> {
-        match self.next() {
-            Tok::Int(v) => Ok(Arg::Int(v)),
-            Tok::F32(b) => Ok(Arg::F32(b)),
-            Tok::F64(b) => Ok(Arg::F64(b)),
-            Tok::Sym(b'-') => match self.next() {
-                Tok::Int(v) => Ok(Arg::Int(v.wrapping_neg())),
-                Tok::F64(b) => Ok(Arg::F64(b ^ 1 << 63)),
-                t => Err(Kind::Syntax { expected: "a number", found: t.describe() }),
-            },
-            Tok::Sym(b'!') => {
-                let name = self.word("a predicate")?;
-                self.register(scopes, f, name)
-                    .map(Arg::Not)
-                    .ok_or_else(|| Kind::Register { name: name.into() })
-            }
-            Tok::Word("_") => Ok(Arg::Sink),
-            Tok::Word(w) => {
-                if let Some(r) = self.register(scopes, f, w) {
-                    return Ok(Arg::Reg(r));
-                }
-                if let Some(v) = scopes.iter().rev().find_map(|s| s.vars.get(w)) {
-                    return Ok(Arg::Var(VarRef::Function(*v), 0));
-                }
-                if let Some(v) = self.module_vars.get(w) {
-                    return Ok(Arg::Var(VarRef::Module(*v), 0));
-                }
-                if special(w).is_some() {
-                    return Ok(Arg::Special(w));
-                }
-                if w.starts_with('%') {
-                    return Err(Kind::Register { name: w.into() });
-                }
-                Ok(Arg::Name(w))
-            }
-            t => Err(Kind::Syntax { expected: "an operand", found: t.describe() }),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ast::{Arg, VarRef};
     use super::super::lex::lex;
     use super::*;
 
@@ -766,9 +500,10 @@ mod tests {
 
     #[test]
     fn inner_scopes_hide_outer_registers() {
-        let f = parsed(".reg .b32 %r<3>;\n mov.u32 %r1, 1; { .reg .b64 %r<2>; mov.u64 %r1, 2; } mov.u32 %r1, 3;")
-            .map_err(|k| k.to_string())
-            .unwrap();
+        let f =
+            parsed(".reg .b32 %r<3>;\n mov.u32 %r1, 1; { .reg .b64 %r<2>; mov.u64 %r1, 2; } mov.u32 %r1, 3;")
+                .map_err(|k| k.to_string())
+                .unwrap();
         let ids: Vec<_> = f.body.iter().map(|s| s.args[0].clone()).collect();
         assert_eq!(ids, [Arg::Reg(0), Arg::Reg(1), Arg::Reg(0)]);
         assert_eq!((f.regs[0].ty, f.regs[1].ty), (Ty::B32, Ty::B64));
@@ -776,7 +511,9 @@ mod tests {
 
     #[test]
     fn undeclared_registers_are_refused() {
-        assert!(matches!(parsed(".reg .b32 %r<3>; mov.u32 %r3, 1;"), Err(Kind::Register { name }) if name == "%r3"));
+        assert!(
+            matches!(parsed(".reg .b32 %r<3>; mov.u32 %r3, 1;"), Err(Kind::Register { name }) if name == "%r3")
+        );
         assert!(matches!(parsed("mov.u32 %x, 1;"), Err(Kind::Register { .. })));
         assert!(matches!(parsed("@%p1 ret;"), Err(Kind::Register { .. })));
     }
@@ -808,7 +545,7 @@ mod tests {
             ("hello", "hello"),
         ] {
             let toks = lex(text).unwrap();
-            let e = parse(&toks).err().expect("must be refused").kind.to_string();
+            let e = parse(&toks).err().map(|e| e.kind).expect("must be refused").to_string();
             assert!(e.contains(part), "{e}");
         }
     }

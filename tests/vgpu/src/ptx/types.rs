@@ -99,10 +99,7 @@ impl Ty {
     }
 
     pub(crate) fn is_int(self) -> bool {
-        !matches!(
-            self,
-            Ty::Pred | Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32 | Ty::F32 | Ty::F64
-        )
+        !matches!(self, Ty::Pred | Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32 | Ty::F32 | Ty::F64)
     }
 }
 

@@ -220,7 +220,13 @@ fn finish16(v: u64, h: Half) -> u64 {
         if nan || v & 0x8000 != 0 { 0 } else { v.min(one) }
     } else if h.relu {
         // Negative results become +0, NaN stays.
-        if nan { f.nan } else if v & 0x8000 != 0 { 0 } else { v }
+        if nan {
+            f.nan
+        } else if v & 0x8000 != 0 {
+            0
+        } else {
+            v
+        }
     } else {
         v
     }
@@ -228,7 +234,11 @@ fn finish16(v: u64, h: Half) -> u64 {
 
 fn both(packed: bool, a: u32, b: u32, c: u32, f: impl Fn(u64, u64, u64) -> u64) -> u32 {
     let lo = f(u64::from(a & 0xffff), u64::from(b & 0xffff), u64::from(c & 0xffff)) as u32;
-    if packed { lo | (f(u64::from(a >> 16), u64::from(b >> 16), u64::from(c >> 16)) as u32) << 16 } else { lo }
+    if packed {
+        lo | (f(u64::from(a >> 16), u64::from(b >> 16), u64::from(c >> 16)) as u32) << 16
+    } else {
+        lo
+    }
 }
 
 /// Two 16-bit operands, or two packed pairs.

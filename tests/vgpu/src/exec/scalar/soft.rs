@@ -164,7 +164,8 @@ pub(crate) fn add(a: Value, b: Value, rnd: Rnd) -> Value {
         (Zero(_), x) | (x, Zero(_)) => x,
         (Finite { negative: s, exp: ea, man: ma }, Finite { negative: t, exp: eb, man: mb }) => {
             let ((ea, ma), (eb, mb)) = (normal(ea, ma), normal(eb, mb));
-            let (s, ea, ma, t, eb, mb) = if (eb, mb) > (ea, ma) { (t, eb, mb, s, ea, ma) } else { (s, ea, ma, t, eb, mb) };
+            let (s, ea, ma, t, eb, mb) =
+                if (eb, mb) > (ea, ma) { (t, eb, mb, s, ea, ma) } else { (s, ea, ma, t, eb, mb) };
             let mb = jam(mb, (ea - eb) as u32);
             let man = if s == t { ma + mb } else { ma - mb };
             if man == 0 { Zero(rnd == Rnd::Rm) } else { Finite { negative: s, exp: ea, man } }
@@ -205,7 +206,7 @@ pub(crate) fn div(a: Value, b: Value) -> Value {
         (Finite { exp: ea, man: ma, .. }, Finite { exp: eb, man: mb, .. }) => {
             let (ea, ma) = normal(ea, ma);
             // Divisors have at most 53 bits, so the quotient has at least 71.
-            let man = ma / mb << 1 | u128::from(ma % mb != 0);
+            let man = ((ma / mb) << 1) | u128::from(ma % mb != 0);
             Finite { negative, exp: ea - eb - 1, man }
         }
     }
@@ -281,8 +282,23 @@ mod tests {
     /// Bit patterns that break arithmetic, then random ones, some close together in exponent.
     fn f32s() -> Vec<u32> {
         let mut v = vec![
-            0, 1, 2, 0x007f_ffff, 0x0080_0000, 0x0080_0001, 0x3f80_0000, 0x3f7f_ffff, 0x3f80_0001, 0x4b80_0000,
-            0x7f7f_ffff, 0x7f80_0000, 0x7fc0_0000, 0x7f80_0001, 0x3400_0000, 0x3380_0000, 0x7fff_ffff,
+            0,
+            1,
+            2,
+            0x007f_ffff,
+            0x0080_0000,
+            0x0080_0001,
+            0x3f80_0000,
+            0x3f7f_ffff,
+            0x3f80_0001,
+            0x4b80_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0x7fc0_0000,
+            0x7f80_0001,
+            0x3400_0000,
+            0x3380_0000,
+            0x7fff_ffff,
         ];
         v.extend(v.clone().iter().map(|b| b | 1 << 31));
         v.extend(draws().take(60).map(|d| d as u32));
@@ -309,7 +325,10 @@ mod tests {
                 assert!(same32(p(div(u(a), u(b))), x / y), "{x:e} / {y:e}");
                 for &c in f32s().iter().step_by(7) {
                     let z = f32::from_bits(c);
-                    assert!(same32(p(fma(u(a), u(b), u(c), Rnd::Rn)), x.mul_add(y, z)), "fma {x:e} {y:e} {z:e}");
+                    assert!(
+                        same32(p(fma(u(a), u(b), u(c), Rnd::Rn)), x.mul_add(y, z)),
+                        "fma {x:e} {y:e} {z:e}"
+                    );
                 }
             }
         }
@@ -317,7 +336,8 @@ mod tests {
 
     #[test]
     fn f64_agrees_with_the_host_when_rounding_to_nearest() {
-        let mut all: Vec<u64> = f32s().iter().map(|b| f64::from(f32::from_bits(*b)).to_bits()).step_by(3).collect();
+        let mut all: Vec<u64> =
+            f32s().iter().map(|b| f64::from(f32::from_bits(*b)).to_bits()).step_by(3).collect();
         all.extend([1, 0x000f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x7fef_ffff_ffff_ffff]);
         all.extend(draws().take(60));
         let u = |b: u64| unpack(b, F64, false);

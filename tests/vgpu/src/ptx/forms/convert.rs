@@ -6,14 +6,11 @@ use super::super::inst::*;
 use super::super::types::{Space, Ty, W};
 use super::{Form, Mods, form, refuse};
 
-
 pub(super) const FORMS: &[Form] = &[
     form("mov <regty>", "", mov),
-    form(
-        "cvt rni|rzi|rmi|rpi ftz? sat? u8|u16|u32|u64|s8|s16|s32|s64 f16|bf16|f32|f64",
-        "",
-        |cx, m| cvt(cx, m, true, m.ty(3), m.ty(4)),
-    ),
+    form("cvt rni|rzi|rmi|rpi ftz? sat? u8|u16|u32|u64|s8|s16|s32|s64 f16|bf16|f32|f64", "", |cx, m| {
+        cvt(cx, m, true, m.ty(3), m.ty(4))
+    }),
     form("cvt rni|rzi|rmi|rpi ftz? sat? f16|bf16|f32|f64 f16|bf16|f32|f64", "", |cx, m| {
         if m.ty(3) != m.ty(4) {
             return refuse(cx);
@@ -44,23 +41,27 @@ pub(super) const FORMS: &[Form] = &[
         };
         convert(cx, c)
     }),
-    form("cvt ftz? sat? u8|u16|u32|u64|s8|s16|s32|s64|f16|bf16|f32|f64 u8|u16|u32|u64|s8|s16|s32|s64|f16|bf16|f32|f64", "", |cx, m| {
-        let (to, from) = (m.ty(2), m.ty(3));
-        let widening = !to.is_int() && !from.is_int() && (to == from || to.bytes() > from.bytes());
-        if !(widening || to.is_int() && from.is_int()) {
-            return refuse(cx);
-        }
-        let c = Cvt {
-            to,
-            from,
-            rnd: super::super::types::Rnd::Rn,
-            integral: false,
-            ftz: m.has(0),
-            sat: m.has(1),
-            relu: false,
-        };
-        convert(cx, c)
-    }),
+    form(
+        "cvt ftz? sat? u8|u16|u32|u64|s8|s16|s32|s64|f16|bf16|f32|f64 u8|u16|u32|u64|s8|s16|s32|s64|f16|bf16|f32|f64",
+        "",
+        |cx, m| {
+            let (to, from) = (m.ty(2), m.ty(3));
+            let widening = !to.is_int() && !from.is_int() && (to == from || to.bytes() > from.bytes());
+            if !(widening || to.is_int() && from.is_int()) {
+                return refuse(cx);
+            }
+            let c = Cvt {
+                to,
+                from,
+                rnd: super::super::types::Rnd::Rn,
+                integral: false,
+                ftz: m.has(0),
+                sat: m.has(1),
+                relu: false,
+            };
+            convert(cx, c)
+        },
+    ),
     form("cvt rn|rz relu? f16x2|bf16x2 f32", "", |cx, m| {
         let kind = if m.ty(2) == Ty::F16x2 { HalfKind::F16 } else { HalfKind::Bf16 };
         cx.count(3)?;

@@ -16,9 +16,7 @@ pub(super) const FORMS: &[Form] = &[
     form("div <rnd> ftz? f32", "", |cx, m| {
         f32_op(cx, F2::Div, Fm { rnd: m.rnd(0), ftz: m.has(1), sat: false })
     }),
-    form("div approx ftz? f32", APPROX, |cx, m| {
-        f32_op(cx, F2::DivApprox, Fm { ftz: m.has(1), ..Fm::PLAIN })
-    }),
+    form("div approx ftz? f32", APPROX, |cx, m| f32_op(cx, F2::DivApprox, Fm { ftz: m.has(1), ..Fm::PLAIN })),
     form("div full ftz? f32", APPROX, |cx, m| f32_op(cx, F2::DivFull, Fm { ftz: m.has(1), ..Fm::PLAIN })),
     form("min ftz? NaN? f32", "", |cx, m| {
         let op = if m.has(1) { F2::MinNan } else { F2::Min };
@@ -83,9 +81,15 @@ pub(super) const FORMS: &[Form] = &[
     form("rcp <rnd> f64", "", |cx, m| f64_one(cx, F1::Rcp, m.rnd(0))),
     form("rcp approx ftz f64", APPROX, |cx, _| f64_one(cx, F1::RcpApprox, Rnd::Rn)),
     form("rsqrt approx ftz? f64", APPROX, |cx, _| f64_one(cx, F1::RsqrtApprox, Rnd::Rn)),
-    form("add rn? ftz? sat? <half>", "", |cx, m| half_two(cx, F2::Add, half(m.ty(3), m.has(1), m.has(2), false))),
-    form("sub rn? ftz? sat? <half>", "", |cx, m| half_two(cx, F2::Sub, half(m.ty(3), m.has(1), m.has(2), false))),
-    form("mul rn? ftz? sat? <half>", "", |cx, m| half_two(cx, F2::Mul, half(m.ty(3), m.has(1), m.has(2), false))),
+    form("add rn? ftz? sat? <half>", "", |cx, m| {
+        half_two(cx, F2::Add, half(m.ty(3), m.has(1), m.has(2), false))
+    }),
+    form("sub rn? ftz? sat? <half>", "", |cx, m| {
+        half_two(cx, F2::Sub, half(m.ty(3), m.has(1), m.has(2), false))
+    }),
+    form("mul rn? ftz? sat? <half>", "", |cx, m| {
+        half_two(cx, F2::Mul, half(m.ty(3), m.has(1), m.has(2), false))
+    }),
     form("add rn? <bhalf>", "", |cx, m| half_two(cx, F2::Add, half(m.ty(1), false, false, false))),
     form("sub rn? <bhalf>", "", |cx, m| half_two(cx, F2::Sub, half(m.ty(1), false, false, false))),
     form("mul rn? <bhalf>", "", |cx, m| half_two(cx, F2::Mul, half(m.ty(1), false, false, false))),
@@ -98,12 +102,18 @@ pub(super) const FORMS: &[Form] = &[
     form("abs <bhalf>", "", |cx, m| half_one(cx, F1::Abs, half(m.ty(0), false, false, false))),
     form("min ftz? NaN? <half>", "", |cx, m| half_minmax(cx, m, F2::Min, F2::MinNan)),
     form("max ftz? NaN? <half>", "", |cx, m| half_minmax(cx, m, F2::Max, F2::MaxNan)),
-    form("min ftz? NaN? xorsign abs <half>", "", |cx, m| half_xorsign(cx, m, F2::MinXorsign, F2::MinNanXorsign)),
-    form("max ftz? NaN? xorsign abs <half>", "", |cx, m| half_xorsign(cx, m, F2::MaxXorsign, F2::MaxNanXorsign)),
+    form("min ftz? NaN? xorsign abs <half>", "", |cx, m| {
+        half_xorsign(cx, m, F2::MinXorsign, F2::MinNanXorsign)
+    }),
+    form("max ftz? NaN? xorsign abs <half>", "", |cx, m| {
+        half_xorsign(cx, m, F2::MaxXorsign, F2::MaxNanXorsign)
+    }),
     form("min NaN? <bhalf>", "", |cx, m| bf_minmax(cx, m, F2::Min, F2::MinNan)),
     form("max NaN? <bhalf>", "", |cx, m| bf_minmax(cx, m, F2::Max, F2::MaxNan)),
     form("ex2 approx <half>", APPROX, |cx, m| half_one(cx, F1::Ex2, half(m.ty(1), false, false, false))),
-    form("ex2 approx ftz <anyhalf>", APPROX, |cx, m| half_one(cx, F1::Ex2, half(m.ty(2), true, false, false))),
+    form("ex2 approx ftz <anyhalf>", APPROX, |cx, m| {
+        half_one(cx, F1::Ex2, half(m.ty(2), true, false, false))
+    }),
     form("tanh approx <anyhalf>", APPROX, |cx, m| half_one(cx, F1::Tanh, half(m.ty(1), false, false, false))),
 ];
 

@@ -7,9 +7,11 @@ use super::super::types::{Space, Ty, W};
 use super::{Form, Mods, form, refuse};
 
 pub(super) const FORMS: &[Form] = &[
-    form("ld weak|volatile? global|shared|shared::cta|local|const|param|param::entry|param::func? ca|cg|cs|lu|cv? <l1>? <l2>? v2|v4? <memty>", "cache hints have no effect", |cx, m| {
-        load(cx, m.space(1), m.str(5), m.ty(6), strong(m))
-    }),
+    form(
+        "ld weak|volatile? global|shared|shared::cta|local|const|param|param::entry|param::func? ca|cg|cs|lu|cv? <l1>? <l2>? v2|v4? <memty>",
+        "cache hints have no effect",
+        |cx, m| load(cx, m.space(1), m.str(5), m.ty(6), strong(m)),
+    ),
     form("ld relaxed|acquire <scope> global|shared|shared::cta? <l1>? <l2>? v2|v4? <memty>", "", |cx, m| {
         load(cx, m.space(2), m.str(5), m.ty(6), true)
     }),
@@ -17,24 +19,68 @@ pub(super) const FORMS: &[Form] = &[
         load(cx, Space::Global, m.str(5), m.ty(6), false)
     }),
     form("ldu global? v2|v4? <memty>", "", |cx, m| load(cx, m.space(0), m.str(1), m.ty(2), false)),
-    form("st weak|volatile? global|shared|shared::cta|local|param|param::func? wb|cg|cs|wt? <l1>? v2|v4? <memty>", "cache hints have no effect", |cx, m| {
-        store(cx, m.space(1), m.str(4), m.ty(5), strong(m))
-    }),
+    form(
+        "st weak|volatile? global|shared|shared::cta|local|param|param::func? wb|cg|cs|wt? <l1>? v2|v4? <memty>",
+        "cache hints have no effect",
+        |cx, m| store(cx, m.space(1), m.str(4), m.ty(5), strong(m)),
+    ),
     form("st relaxed|release <scope> global|shared|shared::cta? <l1>? v2|v4? <memty>", "", |cx, m| {
         store(cx, m.space(2), m.str(4), m.ty(5), true)
     }),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? and|or|xor b32|b64", "", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? cas b16|b32|b64", "", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? exch b32|b64", "", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? add u32|s32|u64|f32|f64", "lanes in the order of the schedule", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? add noftz f16|f16x2|bf16|bf16x2", "lanes in the order of the schedule", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? inc|dec u32", "", |cx, m| atom(cx, m, true)),
-    form("atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? min|max u32|s32|u64|s64", "", |cx, m| atom(cx, m, true)),
-    form("red relaxed|release? <scope>? global|shared|shared::cta? and|or|xor b32|b64", "", |cx, m| atom(cx, m, false)),
-    form("red relaxed|release? <scope>? global|shared|shared::cta? add u32|s32|u64|f32|f64", "lanes in the order of the schedule", |cx, m| atom(cx, m, false)),
-    form("red relaxed|release? <scope>? global|shared|shared::cta? add noftz f16|f16x2|bf16|bf16x2", "lanes in the order of the schedule", |cx, m| atom(cx, m, false)),
-    form("red relaxed|release? <scope>? global|shared|shared::cta? inc|dec u32", "", |cx, m| atom(cx, m, false)),
-    form("red relaxed|release? <scope>? global|shared|shared::cta? min|max u32|s32|u64|s64", "", |cx, m| atom(cx, m, false)),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? and|or|xor b32|b64",
+        "",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? cas b16|b32|b64",
+        "",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? exch b32|b64",
+        "",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? add u32|s32|u64|f32|f64",
+        "lanes in the order of the schedule",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? add noftz f16|f16x2|bf16|bf16x2",
+        "lanes in the order of the schedule",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? inc|dec u32",
+        "",
+        |cx, m| atom(cx, m, true),
+    ),
+    form(
+        "atom relaxed|acquire|release|acq_rel? <scope>? global|shared|shared::cta? min|max u32|s32|u64|s64",
+        "",
+        |cx, m| atom(cx, m, true),
+    ),
+    form("red relaxed|release? <scope>? global|shared|shared::cta? and|or|xor b32|b64", "", |cx, m| {
+        atom(cx, m, false)
+    }),
+    form(
+        "red relaxed|release? <scope>? global|shared|shared::cta? add u32|s32|u64|f32|f64",
+        "lanes in the order of the schedule",
+        |cx, m| atom(cx, m, false),
+    ),
+    form(
+        "red relaxed|release? <scope>? global|shared|shared::cta? add noftz f16|f16x2|bf16|bf16x2",
+        "lanes in the order of the schedule",
+        |cx, m| atom(cx, m, false),
+    ),
+    form("red relaxed|release? <scope>? global|shared|shared::cta? inc|dec u32", "", |cx, m| {
+        atom(cx, m, false)
+    }),
+    form("red relaxed|release? <scope>? global|shared|shared::cta? min|max u32|s32|u64|s64", "", |cx, m| {
+        atom(cx, m, false)
+    }),
     form("cp async ca|cg shared|shared::cta global <l2>?", "copied at the wait", |cx, m| {
         if cx.args().len() != 4 {
             cx.count(3)?;

@@ -5,9 +5,9 @@
 
 mod convert;
 mod float;
+mod flowing;
 mod int;
 mod memory;
-mod flowing;
 mod tensor;
 mod warp;
 

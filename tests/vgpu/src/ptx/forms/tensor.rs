@@ -28,24 +28,44 @@ pub(super) const FORMS: &[Form] = &[
         cx.emit(Op::MovMatrix, d, a, 0, 0);
         Ok(())
     }),
-    form("mma sync aligned m16n8k8 row col f16|f32 f16 f16 f16|f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K8)),
-    form("mma sync aligned m16n8k16 row col f16|f32 f16 f16 f16|f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K16)),
+    form("mma sync aligned m16n8k8 row col f16|f32 f16 f16 f16|f32", SUMS, |cx, m| {
+        mma(cx, m, MmaShape::M16N8K8)
+    }),
+    form("mma sync aligned m16n8k16 row col f16|f32 f16 f16 f16|f32", SUMS, |cx, m| {
+        mma(cx, m, MmaShape::M16N8K16)
+    }),
     form("mma sync aligned m16n8k8 row col f32 bf16 bf16 f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K8)),
     form("mma sync aligned m16n8k16 row col f32 bf16 bf16 f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K16)),
     form("mma sync aligned m16n8k4 row col f32 tf32 tf32 f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K4)),
     form("mma sync aligned m16n8k8 row col f32 tf32 tf32 f32", SUMS, |cx, m| mma(cx, m, MmaShape::M16N8K8)),
-    form("wmma load a|b sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|bf16", LAYOUT, wmma_load),
+    form(
+        "wmma load a|b sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|bf16",
+        LAYOUT,
+        wmma_load,
+    ),
     form("wmma load a|b sync aligned row|col m16n16k8 global|shared|shared::cta? tf32", LAYOUT, wmma_load),
-    form("wmma load c sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|f32", LAYOUT, wmma_load),
+    form(
+        "wmma load c sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|f32",
+        LAYOUT,
+        wmma_load,
+    ),
     form("wmma load c sync aligned row|col m16n16k8 global|shared|shared::cta? f32", LAYOUT, wmma_load),
-    form("wmma store d sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|f32", LAYOUT, wmma_store),
+    form(
+        "wmma store d sync aligned row|col m16n16k16|m32n8k16|m8n32k16 global|shared|shared::cta? f16|f32",
+        LAYOUT,
+        wmma_store,
+    ),
     form("wmma store d sync aligned row|col m16n16k8 global|shared|shared::cta? f32", LAYOUT, wmma_store),
-    form("wmma mma sync aligned row|col row|col m16n16k16|m32n8k16|m8n32k16 f16|f32 f16|f32", SUMS, |cx, m| {
-        wmma_mma(cx, m, Ty::F16, m.ty(6), m.ty(7))
-    }),
-    form("wmma mma sync aligned row|col row|col m16n16k16|m32n8k16|m8n32k16 f32 bf16 bf16 f32", SUMS, |cx, m| {
-        wmma_mma(cx, m, Ty::Bf16, Ty::F32, Ty::F32)
-    }),
+    form(
+        "wmma mma sync aligned row|col row|col m16n16k16|m32n8k16|m8n32k16 f16|f32 f16|f32",
+        SUMS,
+        |cx, m| wmma_mma(cx, m, Ty::F16, m.ty(6), m.ty(7)),
+    ),
+    form(
+        "wmma mma sync aligned row|col row|col m16n16k16|m32n8k16|m8n32k16 f32 bf16 bf16 f32",
+        SUMS,
+        |cx, m| wmma_mma(cx, m, Ty::Bf16, Ty::F32, Ty::F32),
+    ),
     form("wmma mma sync aligned row|col row|col m16n16k8 f32 tf32 tf32 f32", SUMS, |cx, m| {
         wmma_mma(cx, m, Ty::Tf32, Ty::F32, Ty::F32)
     }),

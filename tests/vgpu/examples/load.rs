@@ -1,1 +1,0 @@
-fn main() { for f in std::env::args().skip(1) { match monopath_vgpu::ptx::Module::load(&std::fs::read_to_string(&f).unwrap()) { Ok(m) => println!("{f}: {:?}", m.kernels().iter().map(|k| k.name()).collect::<Vec<_>>()), Err(e) => println!("{f}: {e}") } } }
