@@ -85,7 +85,41 @@ impl Gpu {
         out
     }
 
-    pub fn run(&self, kernel: &str, grid: [u32; 3], block: [u32; 3], shared: u32, args: &[Arg]) -> Result<Counters, Box<Fault>> {
+    /// A device with the corpus file `name` as compiled by `compiler`.
+    pub fn corpus(name: &str, compiler: &str) -> Gpu {
+        let path = format!("{}/corpus/ptx/{name}.{compiler}.ptx", env!("CARGO_MANIFEST_DIR"));
+        Gpu::new(&std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
+    }
+
+    pub fn cooperative(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        args: &[Arg],
+    ) -> Result<Counters, Box<Fault>> {
+        let params = self.params(kernel, args);
+        let kernel = self.module.kernel(kernel).expect("checked above");
+        let launch = Launch {
+            grid,
+            block,
+            dynamic_shared: 0,
+            params: &params,
+            dynamic_shared_optin: 0,
+            cooperative: true,
+            seed: self.seed,
+        };
+        exec::launch(kernel, &launch, &self.memory, &self.props, &self.options)
+    }
+
+    pub fn run(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        args: &[Arg],
+    ) -> Result<Counters, Box<Fault>> {
         let params = self.params(kernel, args);
         let kernel = self.module.kernel(kernel).expect("checked above");
         let launch = Launch {
@@ -99,4 +133,58 @@ impl Gpu {
         };
         exec::launch(kernel, &launch, &self.memory, &self.props, &self.options)
     }
+}
+
+/// The compilers whose PTX is committed.
+pub const COMPILERS: [&str; 2] = ["nvrtc12", "nvcc13"];
+
+/// Numbers that look random and are the same everywhere.
+pub fn noise(n: usize, seed: u64) -> Vec<f32> {
+    bits(n, seed).into_iter().map(|b| (b >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+}
+
+/// Random words by splitmix64.
+pub fn bits(n: usize, seed: u64) -> Vec<u64> {
+    let mut x = seed;
+    std::iter::repeat_with(move || {
+        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = x;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+    .take(n)
+    .collect()
+}
+
+pub fn bf16(v: f32) -> u16 {
+    let b = v.to_bits();
+    ((b + 0x7fff + (b >> 16 & 1)) >> 16) as u16
+}
+
+pub fn from_bf16(b: u16) -> f32 {
+    f32::from_bits(u32::from(b) << 16)
+}
+
+/// Nearest half, ties to even, by search over the definition.
+pub fn f16(v: f32) -> u16 {
+    let m = f64::from(v.abs());
+    let (mut lo, mut hi) = (0u16, 0x7c00u16);
+    while hi - lo > 1 {
+        let mid = lo + (hi - lo) / 2;
+        if from_f16_wide(mid) <= m { lo = mid } else { hi = mid }
+    }
+    let (a, b) = (m - from_f16_wide(lo), from_f16_wide(hi) - m);
+    let h = if a < b || (a == b && lo & 1 == 0) { lo } else { hi };
+    h | if v.is_sign_negative() { 0x8000 } else { 0 }
+}
+
+fn from_f16_wide(h: u16) -> f64 {
+    let (e, f) = (i32::from(h >> 10 & 31), f64::from(h & 1023));
+    if e == 0 { f * 2f64.powi(-24) } else { (1024.0 + f) * 2f64.powi(e - 25) }
+}
+
+pub fn from_f16(h: u16) -> f32 {
+    let v = from_f16_wide(h & 0x7fff) as f32;
+    if h >> 15 == 1 { -v } else { v }
 }
