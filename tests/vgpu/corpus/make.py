@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,9 @@ def nvcc(site, source):
         out = os.path.join(folder, "out.ptx")
         # A relative name: the compiler writes it into internal symbols.
         subprocess.run([compiler, *options, os.path.basename(source), "-o", out], cwd=HERE, check=True)
-        return open(out, "rb").read(), options
+        ptx = open(out, "rb").read()
+        # Names with internal linkage hold a hash of the folder.
+        return re.sub(rb"_INTERNAL_[0-9a-f]{8}_", b"_INTERNAL_00000000_", ptx), options
 
 
 def main():

@@ -396,7 +396,8 @@ fn depthwise_convolutions_in_three_formats() {
         let (px, pk, py) = (g.upload(&x), g.upload(&k), g.empty::<f32>(x.len()));
         let mut all = ok(g.run("depthwise_f32", grid, [16, 16, 1], 0, &dims(px, pk, py)));
         close(&g.download::<f32>(py, x.len()), &depthwise(&x, &k, c, h, w), 1e-6);
-        let formats: [(&str, fn(f32) -> u16, fn(u16) -> f32, f64); 2] =
+        type Format = (&'static str, fn(f32) -> u16, fn(u16) -> f32, f64);
+        let formats: [Format; 2] =
             [("depthwise_f16", f16, from_f16, 1e-3), ("depthwise_bf16", bf16, from_bf16, 8e-3)];
         for (kernel, to, from, tolerance) in formats {
             let low = |v: &[f32]| v.iter().map(|v| to(*v)).collect::<Vec<u16>>();
@@ -634,7 +635,7 @@ fn structs_by_value_and_three_axes() {
         let py = g.empty::<i32>(n);
         c.merge(&ok(g.run("axes", [2, 3, 2], [4, 3, 5], 0, &[Arg::Ptr(py)])));
         let want: Vec<i32> =
-            (0..n as i32).map(|i| i / 60 * 10000 + i % 60 * 10 + (i % 60 & 31) / 16).collect();
+            (0..n as i32).map(|i| i / 60 * 10000 + i % 60 * 10 + ((i % 60) & 31) / 16).collect();
         assert_eq!(g.download::<i32>(py, n), want);
         c
     });

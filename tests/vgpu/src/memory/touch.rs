@@ -319,13 +319,19 @@ impl Touch {
         let flag = if atomic { ATOMIC } else { 0 };
         let sheet = self.sheet(page);
         sheet.writer_at[lo..hi].fill(instruction);
-        if at & 1 == 0 && len & 1 == 0 {
-            sheet.writer[lo..hi].fill(mine | flag | 3);
+        if !atomic && at & 1 == 0 && len & 1 == 0 {
+            sheet.writer[lo..hi].fill(mine | 3);
         } else {
             for g in lo..hi {
-                let old = sheet.writer[g];
-                let keep = if old & !7 == mine && old & ATOMIC == flag { old & 3 } else { 0 };
-                sheet.writer[g] = mine | flag | keep | pair(g, at, len);
+                let (old, mask) = (sheet.writer[g], pair(g, at, len));
+                let own = old & !7 == mine;
+                sheet.writer[g] = if own && atomic && old & ATOMIC == 0 && old & mask != 0 {
+                    // What was written plainly stays so: an atomic of the same block does not order others.
+                    old
+                } else {
+                    let keep = if own && old & ATOMIC == flag { old & 3 } else { 0 };
+                    mine | flag | keep | mask
+                };
             }
         }
         None
