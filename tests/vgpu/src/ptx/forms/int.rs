@@ -60,10 +60,10 @@ pub(super) const FORMS: &[Form] = &[
         three(cx, op, m.ty(1))
     }),
     form("sad <int>", "", |cx, m| three(cx, if m.ty(0).signed() { I3::SadS } else { I3::SadU }, m.ty(0))),
-    form("div <int>", "by zero: all ones, as hardware is seen to do", |cx, m| {
+    form("div <int>", "by zero, which the ISA leaves open: all ones", |cx, m| {
         two(cx, if m.ty(0).signed() { I2::DivS } else { I2::DivU }, m.ty(0))
     }),
-    form("rem <int>", "by zero: the dividend", |cx, m| {
+    form("rem <int>", "by zero, which the ISA leaves open: the dividend", |cx, m| {
         two(cx, if m.ty(0).signed() { I2::RemS } else { I2::RemU }, m.ty(0))
     }),
     form("abs s16|s32|s64", "", |cx, m| one(cx, I1::Abs, m.ty(0))),
