@@ -769,6 +769,20 @@ fn conversions_round_clamp_and_extend() {
             });
         }
     }
+    // A source register wider than its type, in every lane.
+    check("cvt.s64.s32 %d, %a;", &i, |a, _, _| i64::from(a as i32) as u64);
+    check("cvt.u64.u32 %d, %a;", &i, |a, _, _| a & 0xffff_ffff);
+    check("cvt.s32.s8 %r8, %a; cvt.u64.u32 %d, %r8;", &i, |a, _, _| u64::from(i32::from(a as i8) as u32));
+    check("cvt.rn.f32.s32 %f8, %a; mov.b32 %r8, %f8; cvt.u64.u32 %d, %r8;", &i, |a, _, _| {
+        (a as i32 as f32).to_bits().into()
+    });
+    check(
+        "cvt.u32.u64 %r0, %a; cvt.f32.f16 %f8, %r0; mov.b32 %r8, %f8; cvt.u64.u32 %d, %r8;",
+        &i,
+        |a, _, _| {
+            if a & 0x7fff > 0x7c00 { NAN } else { (h_or_inf(a & 0xffff) as f32).to_bits().into() }
+        },
+    );
     let f = floats();
     let val = |v: u64| f32::from_bits(v as u32);
     check(&format!("{F32} cvt.rzi.s64.f32 %d, %f0;"), &f, |a, _, _| {

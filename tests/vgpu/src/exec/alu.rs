@@ -323,7 +323,15 @@ fn width(code: u32) -> W {
 #[inline(always)]
 fn cvt(r: &mut Rows<'_>, i: &Inst, m: u32, c: Cvt) {
     let (dw, aw) = (width(i.b), width(i.c));
+    // Registers may be wider than the types; the fast ways are for those that are not.
+    let exact = aw == c.from.width() && dw == c.to.width();
     match (c.to, c.from) {
+        _ if !exact => {
+            for l in lanes(m) {
+                let a = r.lane(i.a, aw == W::W64, l);
+                put(r, i.d, dw, l, convert::convert(c, a) & dw.mask());
+            }
+        }
         (Ty::U64 | Ty::S64, Ty::U32) if !c.sat => {
             let a = *r.r32(i.a);
             let mut v = [0; 32];
@@ -340,7 +348,7 @@ fn cvt(r: &mut Rows<'_>, i: &Inst, m: u32, c: Cvt) {
             }
             r.put64(i.d, m, &v);
         }
-        (Ty::U32 | Ty::S32, Ty::U64 | Ty::S64) if !c.sat && dw == W::W32 => {
+        (Ty::U32 | Ty::S32, Ty::U64 | Ty::S64) if !c.sat => {
             let a = *r.r64(i.a);
             let mut v = [0; 32];
             for l in 0..32 {
@@ -355,7 +363,7 @@ fn cvt(r: &mut Rows<'_>, i: &Inst, m: u32, c: Cvt) {
             let v = a << 16;
             if v & 0x7fff_ffff > 0x7f80_0000 { float::NAN32 } else { v }
         }),
-        (Ty::Bf16, Ty::F32) if c.rnd == Rnd::Rn && !c.sat && !c.relu && !c.ftz && dw == W::W16 => {
+        (Ty::Bf16, Ty::F32) if c.rnd == Rnd::Rn && !c.sat && !c.relu && !c.ftz => {
             map1(r, i, m, single_to_bf16)
         }
         _ => {
