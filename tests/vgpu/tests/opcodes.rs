@@ -435,6 +435,12 @@ fn comparisons_selections_and_predicates() {
     check(&f32_op("set.ge.f32.f32 %f8, %f0, %f1"), &floats, |a, b, _| {
         if f32::from_bits(a as u32) >= f32::from_bits(b as u32) { 0x3f80_0000 } else { 0 }
     });
+    check(&b16("set.eq.f16.f16 %h8, %h0, %h1"), &integers(16), |a, b, _| {
+        let nan = |v: u64| v & 0x7fff > 0x7c00;
+        let same = a == b || (a | b) & 0x7fff == 0;
+        if same && !nan(a) && !nan(b) { 0x3c00 } else { 0 }
+    });
+    check(&b32("set.lt.f16x2.f16x2 %r8, %r0, %r1"), &[[0x3c00_4000, 0x3c01_3c00, 0]], |_, _, _| 0x3c00_0000);
     check(&b32("slct.u32.s32 %r8, %r0, %r1, %r2"), &i, |a, b, c| if s(c, 32) >= 0 { a } else { b });
 }
 

@@ -520,13 +520,25 @@ fn rare(r: &mut Rows<'_>, i: &Inst, more: &[u32], m: u32) -> bool {
             r.put_pred(i.d & 0xffff, m, combine(lo, comb, with));
             r.put_pred(i.d >> 16, m, combine(hi, comb, with));
         }
-        Op::Set { cmp, comb, float, .. } => {
-            let v = compared(r, i, cmp);
+        Op::Set { cmp, comb, to } => {
             let with = if comb.is_some() { r.pred(i.c) } else { 0 };
-            let v = combine(v, comb, with);
-            let one = if float { 0x3f80_0000 } else { u32::MAX };
+            let one = match to {
+                Ty::F32 => 0x3f80_0000,
+                Ty::F16 | Ty::F16x2 => 0x3c00,
+                Ty::Bf16 | Ty::Bf16x2 => 0x3f80,
+                to => to.width().mask() as u32,
+            };
+            let packed = matches!(to, Ty::F16x2 | Ty::Bf16x2);
+            let lo = combine(compared(r, i, cmp), comb, with);
+            let hi = if packed {
+                let v = test(r, i, |a, b| float::compare(cmp, (a >> 16).into(), (b >> 16).into()));
+                combine(v, comb, with)
+            } else {
+                0
+            };
             for l in lanes(m) {
-                r.w32(i.d)[l] = if v >> l & 1 == 1 { one } else { 0 };
+                let bit = |v: u32| if v >> l & 1 == 1 { one } else { 0 };
+                r.w32(i.d)[l] = bit(lo) | bit(hi) << 16;
             }
         }
         Op::Slct { w, float, ftz } => {

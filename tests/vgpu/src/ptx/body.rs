@@ -68,7 +68,13 @@ impl<'a> Parser<'_, 'a> {
             match self.peek() {
                 Tok::Word(".reg") => {
                     self.at += 1;
-                    self.registers(scope, f)?;
+                    let ty = self.word("a register type")?;
+                    self.registers(scope, f, ty)?;
+                }
+                // The toolkit's headers write `.reg.b32` without a space.
+                Tok::Word(w) if w.starts_with(".reg.") => {
+                    self.at += 1;
+                    self.registers(scope, f, &w[4..])?;
                 }
                 Tok::Word(directive @ (".local" | ".shared" | ".param")) => {
                     self.at += 1;
@@ -105,8 +111,7 @@ impl<'a> Parser<'_, 'a> {
         Ok(())
     }
 
-    fn registers(&mut self, scope: &mut Scope<'a>, f: &mut Func<'a>) -> Res<()> {
-        let w = self.word("a register type")?;
+    fn registers(&mut self, scope: &mut Scope<'a>, f: &mut Func<'a>, w: &str) -> Res<()> {
         let ty = match w.strip_prefix('.').and_then(Ty::parse) {
             Some(Ty::Tf32) | None => {
                 return Err(Kind::Syntax { expected: "a register type", found: w.into() });
@@ -260,6 +265,7 @@ impl<'a> Parser<'_, 'a> {
                     .ok_or_else(|| Kind::Register { name: name.into() })
             }
             Tok::Word("_") => Ok(Arg::Sink),
+            Tok::Word("WARP_SZ") => Ok(Arg::Int(32)),
             Tok::Word(w) => {
                 if let Some(r) = self.register(scopes, f, w) {
                     return Ok(Arg::Reg(r));

@@ -394,12 +394,11 @@ pub(crate) enum Op {
     Setp(Compare, Option<Bool>),
     /// Packed comparison: d = predicates of the low and the high half.
     SetpPacked(Compare, Option<Bool>),
-    /// As `Setp`, result 1.0 or all ones (`float`) of width `W`.
+    /// As `Setp`, result 1.0 or all ones of a type; a packed type has two results.
     Set {
         cmp: Compare,
         comb: Option<Bool>,
-        float: bool,
-        w: W,
+        to: Ty,
     },
     /// c = predicate.
     Selp(W),

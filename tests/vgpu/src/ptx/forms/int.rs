@@ -180,6 +180,14 @@ pub(super) const FORMS: &[Form] = &[
     form("set <cmp> and|or|xor ftz? u32|s32|f32 <cmpty>", "", |cx, m| {
         set(cx, m, m.bool(1), m.has(2), m.ty(3), m.ty(4))
     }),
+    form("set <cmp> ftz? u16|s16|u32|s32|f16|bf16 f16|bf16", "", |cx, m| {
+        set(cx, m, None, m.has(1), m.ty(2), m.ty(3))
+    }),
+    form("set <cmp> and|or|xor ftz? u16|s16|u32|s32|f16|bf16 f16|bf16", "", |cx, m| {
+        set(cx, m, m.bool(1), m.has(2), m.ty(3), m.ty(4))
+    }),
+    form("set <cmp> ftz? f16x2 f16x2", "", |cx, m| set(cx, m, None, m.has(1), m.ty(2), m.ty(3))),
+    form("set <cmp> bf16x2 bf16x2", "", |cx, m| set(cx, m, None, false, m.ty(1), m.ty(2))),
     form("selp <regty>", "", |cx, m| {
         let ty = m.ty(0);
         cx.count(4)?;
@@ -271,7 +279,7 @@ fn setp(cx: &mut Cx<'_, '_>, m: &Mods<'_>, comb: Option<Bool>, ftz: bool, ty: Ty
         return refuse(cx);
     }
     cx.count(if comb.is_some() { 4 } else { 3 })?;
-    let (d, a, b) = (cx.pred_pair(0)?, cx.src(1, ty)?, cx.src(2, ty)?);
+    let (d, a, b) = (cx.pred_pair(0)?, cx.src(1, bits_of(ty))?, cx.src(2, bits_of(ty))?);
     let c = if comb.is_some() { cx.pred_src(3)? } else { TRUE };
     let compare = Compare { ty, cmp, ftz };
     let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
@@ -281,15 +289,23 @@ fn setp(cx: &mut Cx<'_, '_>, m: &Mods<'_>, comb: Option<Bool>, ftz: bool, ty: Ty
 
 fn set(cx: &mut Cx<'_, '_>, m: &Mods<'_>, comb: Option<Bool>, ftz: bool, to: Ty, ty: Ty) -> Res<()> {
     let Some(cmp) = m.cmp(0, ty) else { return refuse(cx) };
-    if ftz && ty != Ty::F32 {
+    if ftz && !matches!(ty, Ty::F32 | Ty::F16 | Ty::F16x2) {
         return refuse(cx);
     }
     cx.count(if comb.is_some() { 4 } else { 3 })?;
-    let (d, a, b) = (cx.dst(0, W::W32)?, cx.src(1, ty)?, cx.src(2, ty)?);
+    let (d, a, b) = (cx.dst(0, to.width())?, cx.src(1, bits_of(ty))?, cx.src(2, bits_of(ty))?);
     let c = if comb.is_some() { cx.pred_src(3)? } else { TRUE };
-    let cmp = Compare { ty, cmp, ftz };
-    cx.emit(Op::Set { cmp, comb, float: to == Ty::F32, w: W::W32 }, d, a, b, c);
+    cx.emit(Op::Set { cmp: Compare { ty, cmp, ftz }, comb, to }, d, a, b, c);
     Ok(())
+}
+
+/// 16-bit floats have immediates by their bits only.
+fn bits_of(ty: Ty) -> Ty {
+    match ty {
+        Ty::F16 | Ty::Bf16 => Ty::B16,
+        Ty::F16x2 | Ty::Bf16x2 => Ty::B32,
+        ty => ty,
+    }
 }
 
 fn slct(cx: &mut Cx<'_, '_>, ty: Ty, by: Ty, ftz: bool) -> Res<()> {
