@@ -442,7 +442,7 @@ impl Driver {
 
     fn execute(&mut self, id: u64, task: &Task) -> Result<(), Code> {
         if let Op::Free { at } = &task.op {
-            return self.free_now(*at, task.function).map_err(|f| self.fail(task.context, f));
+            return self.free_now(*at, task.function).map_err(|f| self.fail(task.context, &f));
         }
         let machine = Machine {
             memory: &self.memory,
@@ -477,12 +477,12 @@ impl Driver {
                 }
                 Ok(())
             }
-            Err(failure) => Err(self.fail(task.context, failure)),
+            Err(failure) => Err(self.fail(task.context, &failure)),
         }
     }
 
     /// Reports a failure and ends the context's work: from now on every call gives the code.
-    fn fail(&mut self, context: u64, failure: Box<Failure>) -> Code {
+    fn fail(&mut self, context: u64, failure: &Failure) -> Code {
         report::emit(&failure.report);
         let Some(c) = self.contexts.get_mut(&context) else { return failure.code };
         let code = *c.poison.get_or_insert(failure.code);
