@@ -60,7 +60,8 @@ use sys::CUresult::{
     CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_PTX,
     CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY,
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
-    CUDA_ERROR_STREAM_CAPTURE_UNJOINED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    CUDA_ERROR_STREAM_CAPTURE_UNJOINED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
+    CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
 };
 
 fn context() -> std::sync::Arc<CudaContext> {
@@ -131,7 +132,8 @@ fn swapped_arguments() {
     // SAFETY: what is read before it is written is the point.
     let y = unsafe { stream.alloc::<f32>(N).unwrap() };
     // SAFETY: source and destination are exchanged; both hold N floats.
-    unsafe { stream.launch_builder(&copy).arg(&y).arg(&x).arg(&(N as i32)).arg(&0i32).launch(shape(4, 256)) }.unwrap();
+    unsafe { stream.launch_builder(&copy).arg(&y).arg(&x).arg(&(N as i32)).arg(&0i32).launch(shape(4, 256)) }
+        .unwrap();
     assert_eq!(code(stream.synchronize()), CUDA_ERROR_LAUNCH_FAILED);
 }
 
@@ -146,7 +148,10 @@ fn wrong_length() {
     let fill = kernel(&context, "fill");
     let mut out = stream.alloc_zeros::<i32>(N).unwrap();
     // SAFETY: the length is wrong on purpose; the device checks it.
-    unsafe { stream.launch_builder(&fill).arg(&mut out).arg(&0i32).arg(&(N as i32 + 1)).launch(shape(4, 256)) }.unwrap();
+    unsafe {
+        stream.launch_builder(&fill).arg(&mut out).arg(&0i32).arg(&(N as i32 + 1)).launch(shape(4, 256))
+    }
+    .unwrap();
     assert_eq!(code(stream.synchronize()), CUDA_ERROR_ILLEGAL_ADDRESS);
 }
 
@@ -181,7 +186,10 @@ fn block_above_bound() {
     let f = kernel(&context, "bounded");
     let mut out = stream.alloc_zeros::<i32>(128).unwrap();
     // SAFETY: the arguments are those of `bounded`.
-    assert_eq!(code(unsafe { stream.launch_builder(&f).arg(&mut out).launch(shape(1, 65)) }), CUDA_ERROR_INVALID_VALUE);
+    assert_eq!(
+        code(unsafe { stream.launch_builder(&f).arg(&mut out).launch(shape(1, 65)) }),
+        CUDA_ERROR_INVALID_VALUE
+    );
 }
 
 #[test]
@@ -268,8 +276,20 @@ fn parameter_buffer_size() {
         // SAFETY: key and value pairs with an end mark.
         unsafe {
             let list = std::ptr::null_mut();
-            sys::cuLaunchKernel(f.cu_function(), 1, 1, 1, 4, 1, 1, 0, stream.cu_stream(), list, extra.as_mut_ptr())
-                .result()
+            sys::cuLaunchKernel(
+                f.cu_function(),
+                1,
+                1,
+                1,
+                4,
+                1,
+                1,
+                0,
+                stream.cu_stream(),
+                list,
+                extra.as_mut_ptr(),
+            )
+            .result()
         }
     };
     let mut buffer = {
@@ -296,8 +316,10 @@ fn use_after_free() {
     let stale = x.device_ptr(&stream).0;
     drop(x);
     // SAFETY: the source was freed on purpose; the device checks it.
-    unsafe { stream.launch_builder(&copy).arg(&stale).arg(&mut y).arg(&(N as i32)).arg(&0i32).launch(shape(4, 256)) }
-        .unwrap();
+    unsafe {
+        stream.launch_builder(&copy).arg(&stale).arg(&mut y).arg(&(N as i32)).arg(&0i32).launch(shape(4, 256))
+    }
+    .unwrap();
     assert_eq!(code(stream.synchronize()), CUDA_ERROR_ILLEGAL_ADDRESS);
 }
 
@@ -542,8 +564,10 @@ fn partly_written_output() {
     // SAFETY: reading a part of it unwritten is the point.
     let mut y = unsafe { stream.alloc::<f32>(N).unwrap() };
     // SAFETY: the arguments are those of `copy_some`, which leaves the last element alone.
-    unsafe { stream.launch_builder(&copy).arg(&x).arg(&mut y).arg(&(N as i32)).arg(&1i32).launch(shape(4, 256)) }
-        .unwrap();
+    unsafe {
+        stream.launch_builder(&copy).arg(&x).arg(&mut y).arg(&(N as i32)).arg(&1i32).launch(shape(4, 256))
+    }
+    .unwrap();
     assert_eq!(code(stream.clone_dtoh(&y)), CUDA_ERROR_LAUNCH_FAILED);
 }
 
@@ -618,7 +642,8 @@ fn driver_in_host_function() {
     let context = context();
     let stream = context.new_stream().unwrap();
     // SAFETY: the function takes any argument.
-    unsafe { result::stream::launch_host_function(stream.cu_stream(), called, std::ptr::null_mut()) }.unwrap();
+    unsafe { result::stream::launch_host_function(stream.cu_stream(), called, std::ptr::null_mut()) }
+        .unwrap();
     stream.synchronize().unwrap();
 }
 

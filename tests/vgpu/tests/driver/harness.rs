@@ -16,7 +16,8 @@ const SCENARIO: &str = "MONOPATH_TEST_SCENARIO";
 
 /// The scenarios of all modules by name.
 fn scenarios() -> Vec<(&'static str, fn())> {
-    [super::works::SCENARIOS, super::blas::SCENARIOS, super::defects::SCENARIOS, super::raw::SCENARIOS].concat()
+    [super::works::SCENARIOS, super::blas::SCENARIOS, super::defects::SCENARIOS, super::raw::SCENARIOS]
+        .concat()
 }
 
 /// The child's side: not a test of its own.

@@ -1,7 +1,7 @@
 //! Programs without mistakes: results are right, nothing is reported, and the counters are exact.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::{
     CudaContext, CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg, result, sys,
@@ -175,7 +175,9 @@ fn legacy() {
     let mut y = unsafe { default.alloc::<f32>(N).unwrap() };
     let n = N as i32;
     // SAFETY: the arguments are those of `copy_some`.
-    unsafe { blocking.launch_builder(&copy).arg(&x).arg(&mut y).arg(&n).arg(&0i32).launch(shape(4, 256)).unwrap() };
+    unsafe {
+        blocking.launch_builder(&copy).arg(&x).arg(&mut y).arg(&n).arg(&0i32).launch(shape(4, 256)).unwrap()
+    };
     assert_eq!(default.clone_dtoh(&y).unwrap(), input());
     // SAFETY: made above, not used any more.
     unsafe { result::stream::destroy(stream) }.unwrap();
@@ -199,10 +201,7 @@ fn graph() {
     let mut y = stream.alloc_zeros::<f32>(N).unwrap();
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
     stream.begin_capture(mode).unwrap();
-    assert_eq!(
-        stream.capture_status().unwrap(),
-        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE
-    );
+    assert_eq!(stream.capture_status().unwrap(), sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE);
     for _ in 0..2 {
         let mut launch = stream.launch_builder(&axpy);
         launch.arg(&2f32).arg(&x).arg(&mut y).arg(&(N as i32));
@@ -261,7 +260,8 @@ fn pinned() {
     let context = CudaContext::new(0).unwrap();
     let stream = context.new_stream().unwrap();
     // SAFETY: written before it is read.
-    let (mut from, mut to) = unsafe { (context.alloc_pinned::<f32>(N).unwrap(), context.alloc_pinned::<f32>(N).unwrap()) };
+    let (mut from, mut to) =
+        unsafe { (context.alloc_pinned::<f32>(N).unwrap(), context.alloc_pinned::<f32>(N).unwrap()) };
     from.as_mut_slice().unwrap().copy_from_slice(&input());
     let x = stream.clone_htod(&from).unwrap();
     stream.memcpy_dtoh(&x, &mut to).unwrap();
@@ -330,7 +330,8 @@ fn constants() {
     let mut y = stream.alloc_zeros::<f32>(3).unwrap();
     let polynomial = module.load_function("polynomial").unwrap();
     // SAFETY: the arguments are those of `polynomial`.
-    unsafe { stream.launch_builder(&polynomial).arg(&x).arg(&mut y).arg(&3i32).launch(shape(1, 32)) }.unwrap();
+    unsafe { stream.launch_builder(&polynomial).arg(&x).arg(&mut y).arg(&3i32).launch(shape(1, 32)) }
+        .unwrap();
     assert_eq!(stream.clone_dtoh(&y).unwrap(), [1.0, 10.0, 49.0]);
     let calls = module.get_global("calls", &stream).unwrap();
     assert_eq!(stream.clone_dtoh(&calls.as_view()).unwrap(), 3u32.to_le_bytes());
@@ -483,7 +484,10 @@ fn polling() {
     let mut out = stream.alloc_zeros::<i32>(N).unwrap();
     for _ in 0..5 {
         // SAFETY: the arguments are those of `fill`.
-        unsafe { stream.launch_builder(&fill).arg(&mut out).arg(&1i32).arg(&(N as i32)).launch(shape(4, 256)) }.unwrap();
+        unsafe {
+            stream.launch_builder(&fill).arg(&mut out).arg(&1i32).arg(&(N as i32)).launch(shape(4, 256))
+        }
+        .unwrap();
     }
     let event = stream.record_event(None).unwrap();
     let mut polls = 0;
@@ -512,7 +516,8 @@ fn peer() {
         let (to, _to) = y.device_ptr_mut(&stream);
         b.bind_to_thread().unwrap();
         // SAFETY: both hold N floats.
-        unsafe { result::memcpy_peer_async(b.cu_ctx(), to, a.cu_ctx(), from, 4 * N, stream.cu_stream()) }.unwrap();
+        unsafe { result::memcpy_peer_async(b.cu_ctx(), to, a.cu_ctx(), from, 4 * N, stream.cu_stream()) }
+            .unwrap();
     }
     assert_eq!(stream.clone_dtoh(&y).unwrap(), input());
 }
