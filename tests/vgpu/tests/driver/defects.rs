@@ -186,10 +186,8 @@ fn block_above_bound() {
     let f = kernel(&context, "bounded");
     let mut out = stream.alloc_zeros::<i32>(128).unwrap();
     // SAFETY: the arguments are those of `bounded`.
-    assert_eq!(
-        code(unsafe { stream.launch_builder(&f).arg(&mut out).launch(shape(1, 65)) }),
-        CUDA_ERROR_INVALID_VALUE
-    );
+    let launched = unsafe { stream.launch_builder(&f).arg(&mut out).launch(shape(1, 65)) };
+    assert_eq!(code(launched), CUDA_ERROR_INVALID_VALUE);
 }
 
 #[test]
@@ -260,6 +258,10 @@ fn too_few_parameters_are_refused_where_it_can_be_seen() {
     assert!(outcome.reports[2].text.contains("parameter 1"), "{}", outcome.reports[2].text);
 }
 
+/// `CU_LAUNCH_PARAM_BUFFER_POINTER` and `CU_LAUNCH_PARAM_BUFFER_SIZE`.
+const PARAM_POINTER: usize = 1;
+const PARAM_SIZE: usize = 2;
+
 fn parameter_buffer_size() {
     let context = context();
     let stream = context.default_stream();
@@ -267,9 +269,9 @@ fn parameter_buffer_size() {
     let mut out = stream.alloc_zeros::<i32>(4).unwrap();
     let launch = |buffer: &mut [u8], mut size: usize| {
         let mut extra: [*mut std::ffi::c_void; 5] = [
-            1 as *mut _,
+            std::ptr::without_provenance_mut(PARAM_POINTER),
             buffer.as_mut_ptr().cast(),
-            2 as *mut _,
+            std::ptr::without_provenance_mut(PARAM_SIZE),
             (&raw mut size).cast(),
             std::ptr::null_mut(),
         ];

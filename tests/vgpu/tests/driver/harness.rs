@@ -1,6 +1,6 @@
 //! Runs a scenario in a child process with the virtual GPU in place of the driver.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -131,17 +131,4 @@ pub fn kernel(context: &Arc<CudaContext>, name: &str) -> CudaFunction {
 /// A launch of `blocks` blocks of `threads` threads.
 pub fn shape(blocks: u32, threads: u32) -> LaunchConfig {
     LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 }
-}
-
-/// The sources of cudarc as the registry gave them.
-pub fn cudarc_sources() -> Option<PathBuf> {
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version=1", "--offline", "--locked"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .ok()?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let packages = metadata["packages"].as_array()?;
-    let cudarc = packages.iter().find(|p| p["name"] == "cudarc")?;
-    Some(Path::new(cudarc["manifest_path"].as_str()?).parent()?.to_path_buf())
 }

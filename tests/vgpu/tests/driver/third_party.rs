@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::harness::{cudarc_sources, read_reports, vgpu};
+use super::harness::{read_reports, vgpu};
 
 /// Examples that load committed PTX, or none.
 const PLAIN: [&str; 6] = [
@@ -19,35 +19,63 @@ const PLAIN: [&str; 6] = [
 /// Examples that call NVRTC.
 const COMPILING: [&str; 4] = ["05-device-repr", "06-threading", "09-constant-memory", "matmul-kernel"];
 
-/// Compiles an example against the cudarc that this test was built with.
-fn compile(source: &Path, into: &Path) -> PathBuf {
-    let deps = std::env::current_exe().expect("a running program has a path");
-    let deps = deps.parent().expect("tests lie in `deps`");
-    let program = into.join(source.file_stem().expect("a file"));
-    // Several builds of cudarc may lie there; the one with the right features compiles.
-    let mut errors = String::new();
-    for entry in std::fs::read_dir(deps).expect("the folder of this test").flatten() {
+/// A build of cudarc that this test could have been linked with.
+struct Build {
+    /// The compiled crate.
+    rlib: PathBuf,
+    /// Its sources as the registry gave them.
+    sources: PathBuf,
+}
+
+/// The folder in which this test and the crates that it uses lie.
+fn deps() -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    own.parent().expect("a program lies in a folder").to_path_buf()
+}
+
+/// Builds of cudarc; the compiler left a list of the sources beside each.
+fn builds() -> Vec<Build> {
+    let mut builds = Vec::new();
+    for entry in std::fs::read_dir(deps()).expect("the folder of this test").flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
-        if !name.starts_with("libcudarc-") || !name.ends_with(".rlib") {
+        let Some(name) = name.strip_prefix("lib").and_then(|n| n.strip_suffix(".rlib")) else { continue };
+        if !name.starts_with("cudarc-") {
             continue;
         }
+        let list = std::fs::read_to_string(deps().join(name).with_extension("d")).unwrap_or_default();
+        let lib =
+            list.split_whitespace().map(|w| w.trim_end_matches(':')).find(|w| w.ends_with("/src/lib.rs"));
+        if let Some(sources) = lib.and_then(|lib| Path::new(lib).parent()?.parent()) {
+            builds.push(Build { rlib: entry.path(), sources: sources.to_path_buf() });
+        }
+    }
+    assert!(!builds.is_empty(), "no build of cudarc in {}", deps().display());
+    builds
+}
+
+/// Compiles an example with its own sources' cudarc; gives the program and the sources.
+fn compile(example: &str, into: &Path) -> (PathBuf, PathBuf) {
+    let program = into.join(example);
+    // Several builds may lie there; one with the right features compiles.
+    let mut errors = String::new();
+    for Build { rlib, sources } in builds() {
         let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .args(["--edition=2021", "--crate-type=bin", "--crate-name=example", "--cap-lints=allow"])
-            .arg(source)
+            .arg(sources.join("examples").join(example).with_extension("rs"))
             .arg("--extern")
-            .arg(format!("cudarc={}", entry.path().display()))
+            .arg(format!("cudarc={}", rlib.display()))
             .arg("-L")
-            .arg(format!("dependency={}", deps.display()))
+            .arg(format!("dependency={}", deps().display()))
             .arg("-o")
             .arg(&program)
             .output()
             .expect("the compiler that built this test");
         if output.status.success() {
-            return program;
+            return (program, sources);
         }
         errors.push_str(&String::from_utf8_lossy(&output.stderr));
     }
-    panic!("{} does not compile: {errors}", source.display());
+    panic!("{example} does not compile: {errors}");
 }
 
 /// Runs an example under a seed; gives its output.
@@ -71,13 +99,9 @@ fn run(sources: &Path, program: &Path, seed: &str) -> String {
 
 #[test]
 fn the_examples_of_cudarc_run_unchanged() {
-    let Some(sources) = cudarc_sources() else {
-        println!("skipped: the sources of cudarc are not to be found");
-        return;
-    };
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in PLAIN {
-        let program = compile(&sources.join("examples").join(name).with_extension("rs"), directory.path());
+        let (program, sources) = compile(name, directory.path());
         for seed in ["0", "1"] {
             let out = run(&sources, &program, seed);
             if name == "03-launch-kernel" || name == "04-streams" {
@@ -103,13 +127,9 @@ fn the_compiling_examples_of_cudarc_run_unchanged() {
         println!("skipped: NVRTC is not on LD_LIBRARY_PATH");
         return;
     }
-    let Some(sources) = cudarc_sources() else {
-        println!("skipped: the sources of cudarc are not to be found");
-        return;
-    };
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in COMPILING {
-        let program = compile(&sources.join("examples").join(name).with_extension("rs"), directory.path());
+        let (program, sources) = compile(name, directory.path());
         let out = run(&sources, &program, "0");
         match name {
             "matmul-kernel" => assert!(out.contains("Found [7.0, 10.0, 15.0, 22.0]"), "{out}"),
