@@ -58,8 +58,3 @@ impl Cpu {
         &self.0.arena
     }
 }
-
-/// The instruction set that kernels run with: part of what decides the last bits of a result.
-pub fn isa_name(_cpu: &Cpu) -> &'static str {
-    isa::Isa::current().name()
-}
