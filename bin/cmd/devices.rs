@@ -18,7 +18,7 @@ impl Devices {
     pub fn run(self) -> Result<ExitCode> {
         let cores = std::thread::available_parallelism()?.get();
         let cpu = engine::Cpu::new(cores)?;
-        let isa = engine::cpu::Isa::current().name();
+        let isa = cpu.isa().name();
         if self.json {
             let devices = serde_json::json!([{ "name": "cpu", "cores": cores, "instruction_set": isa, "usable": true }]);
             println!("{devices:#}");

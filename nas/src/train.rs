@@ -113,7 +113,7 @@ impl Session {
             let message = format!("{} is damaged; went on from {}", path.display(), loaded.path.display());
             journal.record(Event::Warning { message })?;
         }
-        let isa = engine::cpu::Isa::current().name();
+        let isa = cpu.isa().name();
         if meta.isa != isa {
             let message = format!(
                 "{} was written with {} and goes on with {isa}: the last bits may differ",
@@ -146,7 +146,7 @@ impl Session {
             step: self.step,
             seconds: self.seconds,
             events: journal.flush()?,
-            isa: engine::cpu::Isa::current().name().to_owned(),
+            isa: self.store.cpu().isa().name().to_owned(),
         };
         let mut archive = Archive::new(&meta)?;
         job.model.save_weights(&self.store, &mut archive);

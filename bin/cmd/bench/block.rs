@@ -100,7 +100,7 @@ impl Block {
         sorted.sort_by(f64::total_cmp);
         let value = json!({
             "mode": "block", "ch": ch, "hw": hw, "kernel": kernel, "expand": expand, "batch": batch,
-            "threads": cpu.pool().threads(), "isa": engine::cpu::Isa::current().name(),
+            "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
             "eval_forward_ms": summary(&eval, "ms"), "train_forward_ms": summary(&forward, "ms"),
             "train_fwd_bwd_ms": summary(&total, "ms"), "train_cpu_ms": summary(&used, "ms"),
             "train_gflop": gflop, "train_gflops": gflop / sorted[sorted.len() / 2] * 1e3,

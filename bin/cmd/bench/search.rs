@@ -100,7 +100,7 @@ impl Search {
         let (seconds, cpu_seconds) = (wall.elapsed().as_secs_f64(), process.elapsed().as_secs_f64());
         let value = json!({
             "mode": "search", "preset": self.preset.name(), "threads": cpu.pool().threads(),
-            "isa": engine::cpu::Isa::current().name(), "recal_images": calibration.batches.len() * batch,
+            "isa": cpu.isa().name(), "recal_images": calibration.batches.len() * batch,
             "val_images": self.val_images, "candidates": candidates, "seconds": seconds,
             "candidates_per_hour": 3600.0 * candidates as f64 / seconds,
             "candidates_per_cpu_hour": 3600.0 * candidates as f64 / cpu_seconds,

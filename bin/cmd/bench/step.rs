@@ -89,7 +89,7 @@ impl Step {
         let arena = cpu.arena().stats();
         let value = json!({
             "mode": "train", "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
-            "threads": cpu.pool().threads(), "isa": engine::cpu::Isa::current().name(),
+            "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
             "step_ms": summary(&total, "ms"), "forward_ms": summary(&forward, "ms"),
             "backward_ms": summary(&backward, "ms"), "sgd_ms": summary(&update, "ms"), "cpu_ms": summary(&used, "ms"),
             "images_per_s": (batch * total.len()) as f64 / sum * 1e3,
@@ -147,7 +147,7 @@ fn forwards(c: &Common, mode: &str) -> Result<()> {
     let (sum, gflop) = (times.iter().sum::<f64>(), 2.0 * macs as f64 / 1e9);
     let value: Value = json!({
         "mode": mode, "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
-        "threads": cpu.pool().threads(), "isa": engine::cpu::Isa::current().name(),
+        "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
         "step_ms": summary(&times, "ms"), "cpu_ms": summary(&used, "ms"),
         "images_per_s": (batch * times.len()) as f64 / sum * 1e3, "achieved_gflops": gflop / sum * 1e3,
         "peak_rss_mib": peak_rss_mib(),

@@ -53,6 +53,11 @@ impl Cpu {
         &self.0.pool
     }
 
+    /// The instructions that kernels run with: part of what decides the last bits of a result.
+    pub fn isa(&self) -> Isa {
+        Isa::current()
+    }
+
     /// The memory.
     pub fn arena(&self) -> &Arena {
         &self.0.arena
