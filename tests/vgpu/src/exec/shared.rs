@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Checks and notes a read of `len` bytes by every active lane. An error names its lane.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_lanes(
         &mut self,
         a: &[u64; 32],
