@@ -9,14 +9,22 @@
 //! - [`exec`]: warps of 32 lanes, blocks, launches, checks.
 //! - [`counters`]: exact integers about what ran.
 //! - [`schedule`]: the seeded order in which independent work is run.
+//! - [`driver`]: the C interface of the driver, streams, events, graphs, memory pools, reports; stand-ins for
+//!   cuBLAS and cuBLASLt beside it.
+//! - [`stat`]: counters as a table.
+//! - [`launcher`]: starts a program so that it finds this library in place of the driver.
 
 pub mod counters;
+mod cublas;
+pub mod driver;
 pub mod exec;
 pub mod fault;
+pub mod launcher;
 pub mod memory;
 pub mod props;
 pub mod ptx;
 pub mod schedule;
+pub mod stat;
 
 pub use counters::Counters;
 pub use fault::{Fault, FaultKind};

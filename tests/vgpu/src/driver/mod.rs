@@ -1,0 +1,29 @@
+//! The driver interface: what a program that loads `libcuda` meets.
+//!
+//! Work is queued when the program asks for it and run when the program waits for it, in an order that the
+//! streams, events and graphs allow and the seed chooses. Invariant: an operation never runs before everything it
+//! was ordered after, and nothing else about its time is promised, as on a GPU.
+//!
+//! - [`config`]: the environment variables.
+//! - [`code`]: result codes with names and texts.
+//! - [`report`]: what a check found, on the standard error stream and in a file.
+//! - [`tally`]: the counters of a run.
+//! - `queue`, `stream`, `capture`: order of work, streams and events, capture into graphs.
+//! - `device`, `work`, `module`, `pool`, `host`, `occupancy`: the device's state and what an operation does.
+//! - `abi`: the C functions, grouped as in the driver's manual.
+
+pub(crate) mod abi;
+mod capture;
+pub mod code;
+pub mod config;
+pub(crate) mod device;
+mod host;
+mod module;
+mod occupancy;
+mod pool;
+mod queue;
+pub mod report;
+mod stream;
+mod submit;
+pub mod tally;
+pub(crate) mod work;
