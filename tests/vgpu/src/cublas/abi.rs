@@ -5,7 +5,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::gemm::{Activation, Compute, Gemm, Grouped, Inputs, Matrix, Scalar};
+use super::gemm::{Activation, Compute, Gemm, Grouped, Matrix, Scalar};
 use super::number::Element;
 use super::vector::{Asum, Gemv, Vector};
 use super::{Blas, get, plain, put, with_blas, with_context};
@@ -155,7 +155,6 @@ struct Call {
     c: (u64, Element, i32, i64),
     batch: i32,
     scalar: Element,
-    inputs: Inputs,
 }
 
 impl Call {
@@ -186,7 +185,6 @@ impl Call {
             batch: size(self.batch, "the number of products")?,
             alpha: scalar(blas, self.alpha, self.scalar, "alpha")?,
             beta: scalar(blas, self.beta, self.scalar, "beta")?,
-            inputs: self.inputs,
             bias: None,
             activation: Activation::None,
         };
@@ -239,7 +237,6 @@ macro_rules! typed_gemm {
                 c: (c, e, ldc, 0),
                 batch: 1,
                 scalar: e,
-                inputs: Inputs::Exact,
             };
             product(stringify!($plain), handle, &call)
         }
@@ -278,7 +275,6 @@ macro_rules! typed_gemm {
                 c: (c, e, ldc, stride_c),
                 batch,
                 scalar: e,
-                inputs: Inputs::Exact,
             };
             product(stringify!($batched), handle, &call)
         }
@@ -340,7 +336,6 @@ extern "C" fn cublasGemmStridedBatchedEx(
             c: (c, ec, ldc, stride_c),
             batch,
             scalar: compute.scalar,
-            inputs: compute.inputs,
         };
         let gemm = call.gemm(&blas)?;
         submit(d, function, &blas, Arc::new(gemm))
@@ -384,7 +379,6 @@ extern "C" fn cublasGemmEx(
             c: (c, ec, ldc, 0),
             batch: 1,
             scalar: compute.scalar,
-            inputs: compute.inputs,
         };
         let gemm = call.gemm(&blas)?;
         submit(d, function, &blas, Arc::new(gemm))
@@ -438,7 +432,6 @@ extern "C" fn cublasGemmGroupedBatchedEx(
                 c: (place, ec, at(ldc, "ldc")?, 0),
                 batch: 1,
                 scalar: compute.scalar,
-                inputs: compute.inputs,
             };
             list.push((
                 call.gemm(&blas)?,

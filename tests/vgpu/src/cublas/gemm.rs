@@ -1,6 +1,6 @@
 //! Matrix products: what a call asks for, the checks of its sizes, and the computation.
 
-use super::number::{Element, to_tf32};
+use super::number::Element;
 use crate::driver::device::{Done, Refusal};
 use crate::driver::work::{Math, MathError};
 use crate::memory::{Memory, MemoryError};
@@ -102,44 +102,13 @@ impl Matrix {
     }
 }
 
-/// How inputs are rounded before they are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inputs {
-    /// As they are.
-    Exact,
-    /// To tf32.
-    Tf32,
-    /// To half precision.
-    F16,
-    /// To brain floats.
-    Bf16,
-}
-
-impl Inputs {
-    fn round(self, values: &mut [f64]) {
-        let through = |element: Element, v: f64| {
-            let mut bytes = Vec::new();
-            element.encode(v, &mut bytes);
-            element.decode_one(&bytes)
-        };
-        for v in values {
-            *v = match self {
-                Inputs::Exact => return,
-                Inputs::Tf32 => to_tf32(*v),
-                Inputs::F16 => through(Element::F16, *v),
-                Inputs::Bf16 => through(Element::Bf16, *v),
-            };
-        }
-    }
-}
-
 /// What a `cublasComputeType_t` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compute {
     /// Type of alpha and beta.
     pub scalar: Element,
-    /// Rounding of the inputs.
-    pub inputs: Inputs,
+    /// The library may round inputs of single precision; this stand-in never does.
+    pub fast: bool,
 }
 
 impl Compute {
@@ -148,16 +117,14 @@ impl Compute {
     /// # Errors
     /// Integers and unknown ones.
     pub fn of_number(number: u32) -> Done<Compute> {
-        let (scalar, inputs) = match number {
-            64 | 65 => (Element::F16, Inputs::Exact),
-            68 | 69 => (Element::F32, Inputs::Exact),
-            70 | 71 => (Element::F64, Inputs::Exact),
-            74 => (Element::F32, Inputs::F16),
-            75 => (Element::F32, Inputs::Bf16),
-            77 => (Element::F32, Inputs::Tf32),
+        let (scalar, fast) = match number {
+            64 | 65 => (Element::F16, false),
+            68 | 69 => (Element::F32, false),
+            70 | 71 => (Element::F64, false),
+            74 | 75 | 77 => (Element::F32, true),
             other => return Err(Refusal::unsupported(format!("compute type {other}"))),
         };
-        Ok(Compute { scalar, inputs })
+        Ok(Compute { scalar, fast })
     }
 
     /// Checks that the libraries know this combination of types.
@@ -170,7 +137,7 @@ impl Compute {
             F16 => (a, b, c) == (F16, F16, F16),
             F32 => {
                 let same = a == b && a != F64 && (c == a || c == F32);
-                same && (self.inputs == Inputs::Exact || a == F32)
+                same && (!self.fast || a == F32)
             }
             F64 => (a, b, c) == (F64, F64, F64),
             Bf16 => false,
@@ -261,8 +228,6 @@ pub struct Gemm {
     pub alpha: Scalar,
     /// Factor of C.
     pub beta: Scalar,
-    /// Rounding of the inputs.
-    pub inputs: Inputs,
     /// A value per row: address, type, elements from one product of the batch to the next.
     pub bias: Option<(u64, Element, i64)>,
     /// What follows.
@@ -299,10 +264,8 @@ impl Math for Gemm {
         for batch in 0..self.batch {
             let mut out = vec![0.0; m * n];
             if alpha != 0.0 && k > 0 {
-                let mut a = self.a.read(memory, batch)?;
-                let mut b = self.b.read(memory, batch)?;
-                self.inputs.round(&mut a);
-                self.inputs.round(&mut b);
+                let a = self.a.read(memory, batch)?;
+                let b = self.b.read(memory, batch)?;
                 // Rows of op(A) and columns of op(B), each contiguous.
                 let a = if self.transpose_a { a } else { transposed(&a, m, k) };
                 let b = if self.transpose_b { transposed(&b, n, k) } else { b };
@@ -412,7 +375,6 @@ mod tests {
             batch: 1,
             alpha: Scalar::Known(2.0),
             beta: Scalar::Known(0.0),
-            inputs: Inputs::Exact,
             bias: None,
             activation: Activation::None,
         }

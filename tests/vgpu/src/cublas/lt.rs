@@ -362,7 +362,6 @@ fn product(
         batch,
         alpha: scalars.0,
         beta: scalars.1,
-        inputs: p.compute.inputs,
         bias: has_bias.then_some((p.bias, out.element, p.bias_stride)),
         activation,
     };

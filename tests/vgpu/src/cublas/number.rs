@@ -61,15 +61,6 @@ impl Element {
     }
 }
 
-/// Rounds to the 10 fraction bits of tf32, ties away from zero, as `cvt.rna.tf32.f32` does.
-pub fn to_tf32(value: f64) -> f64 {
-    let bits = (value as f32).to_bits();
-    if bits & 0x7f80_0000 == 0x7f80_0000 {
-        return value;
-    }
-    f64::from(f32::from_bits((bits + 0x1000) & !0x1fff))
-}
-
 fn f16_to_f64(h: u16) -> f64 {
     let sign = if h & 0x8000 == 0 { 1.0 } else { -1.0 };
     let fraction = f64::from(h & 0x3ff);
@@ -164,13 +155,5 @@ mod tests {
         assert_eq!(f64_to_bf16(tie - 1e-12), 0x3f80);
         assert_eq!(f64_to_bf16(1e300), 0x7f80);
         assert_eq!(f64_to_bf16(f64::NEG_INFINITY), 0xff80);
-    }
-
-    #[test]
-    fn tf32_keeps_ten_bits() {
-        assert_eq!(to_tf32(1.0 + 2f64.powi(-10)), 1.0 + 2f64.powi(-10));
-        assert_eq!(to_tf32(1.0 + 2f64.powi(-11)), 1.0 + 2f64.powi(-10), "a tie goes away from zero");
-        assert_eq!(to_tf32(1.0 + 2f64.powi(-12)), 1.0);
-        assert!(to_tf32(f64::INFINITY).is_infinite());
     }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use super::capture::{Capture, Graph, GraphExec};
 use super::code::Code;
@@ -14,7 +15,7 @@ use super::config::Config;
 use super::host::PinnedTable;
 use super::module::{Function, Module};
 use super::pool::Pool;
-use super::queue::{Queue, Target};
+use super::queue::{Queue, Target, TaskId};
 use super::report::{self, Kind, Report};
 use super::stream::{Event, Stream, StreamKind};
 use super::tally::{LaunchRecord, Tally};
@@ -134,6 +135,8 @@ pub struct Driver {
     pub tally: Tally,
     /// Work not yet run.
     pub queue: Queue<Task>,
+    /// Host functions under way.
+    calls: BTreeMap<TaskId, JoinHandle<()>>,
     /// Contexts.
     pub contexts: BTreeMap<u64, Context>,
     /// Streams.
@@ -292,6 +295,7 @@ impl Driver {
                 ..Tally::default()
             },
             queue: Queue::new(Schedule::new(config.seed)),
+            calls: BTreeMap::new(),
             contexts: BTreeMap::new(),
             streams: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -399,7 +403,13 @@ impl Driver {
     pub fn wait(&mut self, target: Target, context: u64) -> Done {
         let wait = self.queue.wait(target);
         let mut result = Ok(());
-        while let Some((id, task)) = self.queue.next(&wait) {
+        while self.queue.is_open(&wait) {
+            let Some((id, task)) = self.queue.next(&wait) else {
+                // Everything that could run is a host function under way.
+                let Some((id, call)) = self.calls.pop_first() else { break };
+                self.end_call(id, call);
+                continue;
+            };
             if let Err(code) = self.execute(id, &task)
                 && task.context == context
             {
@@ -429,6 +439,10 @@ impl Driver {
     /// # Errors
     /// As [`Driver::wait`].
     pub fn step(&mut self, tasks: Vec<u64>, context: u64) -> Done {
+        if let Some(id) = self.calls.iter().find(|(_, call)| call.is_finished()).map(|(id, _)| *id) {
+            let call = self.calls.remove(&id).expect("just found");
+            self.end_call(id, call);
+        }
         let wait = self.queue.wait(Target::Tasks(tasks));
         match self.queue.next(&wait) {
             Some((id, task)) if task.context == context => self.execute(id, &task).map_err(Refusal::from),
@@ -440,7 +454,33 @@ impl Driver {
         }
     }
 
-    fn execute(&mut self, id: u64, task: &Task) -> Result<(), Code> {
+    /// Waits for a host function and takes it out of the queue.
+    fn end_call(&mut self, id: TaskId, call: JoinHandle<()>) {
+        // A panic cannot cross the C function: it would have ended the process.
+        let _ = call.join();
+        self.queue.finish(id);
+    }
+
+    /// Runs one operation; a host function only begins.
+    fn execute(&mut self, id: TaskId, task: &Task) -> Result<(), Code> {
+        if let Op::Call { function, data } = task.op {
+            match work::call_host(function, data) {
+                Ok(call) => {
+                    self.calls.insert(id, call);
+                    return Ok(());
+                }
+                Err(e) => {
+                    self.queue.finish(id);
+                    let report = Report::error(Kind::Internal, task.function, format!("no thread: {e}"));
+                    return Err(self.fail(task.context, &Failure { code: Code::OperatingSystem, report }));
+                }
+            }
+        }
+        self.queue.finish(id);
+        self.run(id, task)
+    }
+
+    fn run(&mut self, id: TaskId, task: &Task) -> Result<(), Code> {
         if let Op::Free { at } = &task.op {
             return self.free_now(*at, task.function).map_err(|f| self.fail(task.context, &f));
         }
@@ -617,7 +657,7 @@ impl Driver {
     /// The end of the program: leaks, work that nobody waited for, counters.
     fn finish(&mut self) {
         let faulted = self.contexts.values().any(|c| c.poison.is_some());
-        let lost = self.queue.pending().filter(|(_, _, t)| !matches!(t.op, Op::Free { .. })).count();
+        let lost = self.queue.waiting().filter(|(_, t)| !matches!(t.op, Op::Free { .. })).count();
         if lost > 0 && !faulted {
             let text =
                 format!("{lost} queued operations were lost: the program ended without waiting for them");

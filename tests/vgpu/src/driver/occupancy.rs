@@ -110,7 +110,7 @@ mod tests {
     fn the_best_block_fills_the_multiprocessor() {
         let p = DeviceProps::new((8, 0), 1 << 30);
         assert_eq!(best_block(&p, &NEEDS, 0, |_| 0), (2 * 108, 1024));
-        assert_eq!(best_block(&p, &NEEDS, 100, |_| 0), (21 * 108, 96));
+        assert_eq!(best_block(&p, &NEEDS, 100, |_| 0), (32 * 108, 64), "2048 threads; 96 would give 2016");
         assert_eq!(best_block(&p, &NEEDS, 0, |_| 1 << 20), (0, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! The queue of work that was asked for and not yet run: a graph of operations and what each comes after.
 //!
-//! Invariant: an operation leaves the queue only after everything it was ordered after has left. Which of the
+//! Invariant: an operation begins only after everything it was ordered after has finished. Which of the
 //! permitted ones is next is the seed's choice. The plain seed runs no more than the waiting host needs, and the newest
 //! permitted operation first: as far from the order of submission as the program allows, so that a missing wait shows.
 
@@ -13,7 +13,8 @@ pub type TaskId = u64;
 
 struct Task<T> {
     group: u64,
-    payload: T,
+    /// The operation; gone while it is under way.
+    payload: Option<T>,
     /// What it comes after and is still in the queue.
     after: BTreeSet<TaskId>,
     /// What comes after it.
@@ -61,11 +62,11 @@ impl<T> Queue<T> {
         if after.is_empty() {
             self.ready.insert(id);
         }
-        self.tasks.insert(id, Task { group, payload, after, before: Vec::new() });
+        self.tasks.insert(id, Task { group, payload: Some(payload), after, before: Vec::new() });
         id
     }
 
-    /// True until the operation has run.
+    /// True until the operation has finished.
     pub fn is_pending(&self, id: TaskId) -> bool {
         self.tasks.contains_key(&id)
     }
@@ -75,9 +76,9 @@ impl<T> Queue<T> {
         self.tasks.len()
     }
 
-    /// Operations waiting, oldest first.
-    pub fn pending(&self) -> impl Iterator<Item = (TaskId, u64, &T)> {
-        self.tasks.iter().map(|(id, t)| (*id, t.group, &t.payload))
+    /// Operations that have not begun, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = (TaskId, &T)> {
+        self.tasks.iter().filter_map(|(id, t)| Some((*id, t.payload.as_ref()?)))
     }
 
     /// Begins a wait.
@@ -89,15 +90,22 @@ impl<T> Queue<T> {
         Wait { target, needed }
     }
 
-    /// Takes the next operation to run for a wait; `None` when the target has run.
+    /// True if something that the wait is for has not finished.
+    pub fn is_open(&self, wait: &Wait) -> bool {
+        match &wait.target {
+            Target::Group(group) => self.tasks.values().any(|t| t.group == *group),
+            Target::Tasks(tasks) => tasks.iter().any(|t| self.is_pending(*t)),
+        }
+    }
+
+    /// Takes the next operation to run for a wait; [`Queue::finish`] follows. `None` if the wait is over, or if all that
+    /// could run is under way.
     pub fn next(&mut self, wait: &Wait) -> Option<(TaskId, T)> {
         let wanted = |q: &Self, id: TaskId| match &wait.target {
             Target::Group(group) => q.tasks[&id].group == *group,
             Target::Tasks(_) => wait.needed.as_ref().is_none_or(|n| n.contains(&id)),
         };
-        if let Target::Tasks(tasks) = &wait.target
-            && !tasks.iter().any(|t| self.is_pending(*t))
-        {
+        if !self.is_open(wait) {
             return None;
         }
         let id = if self.schedule.is_plain() {
@@ -111,19 +119,22 @@ impl<T> Queue<T> {
             self.draws += 1;
             choices[(self.schedule.draw(Purpose::Streams, self.draws) % n) as usize]
         };
-        Some((id, self.take(id)))
-    }
-
-    /// Drops everything of a group.
-    pub fn discard(&mut self, group: u64) -> Vec<T> {
-        let ids: Vec<TaskId> =
-            self.tasks.iter().filter(|(_, t)| t.group == group).map(|(id, _)| *id).collect();
-        ids.into_iter().map(|id| self.take(id)).collect()
-    }
-
-    fn take(&mut self, id: TaskId) -> T {
         self.ready.remove(&id);
-        let task = self.tasks.remove(&id).expect("only pending operations are taken");
+        let payload = self.tasks.get_mut(&id).and_then(|t| t.payload.take());
+        Some((id, payload.expect("ready operations have not begun")))
+    }
+
+    /// Drops everything of a group that has not begun.
+    pub fn discard(&mut self, group: u64) -> Vec<T> {
+        let ours = |t: &Task<T>| t.group == group && t.payload.is_some();
+        let ids: Vec<TaskId> = self.tasks.iter().filter(|(_, t)| ours(t)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.finish(id)).collect()
+    }
+
+    /// Takes an operation out of the queue; what came after it may begin.
+    pub fn finish(&mut self, id: TaskId) -> Option<T> {
+        self.ready.remove(&id);
+        let task = self.tasks.remove(&id)?;
         for t in task.before {
             if let Some(later) = self.tasks.get_mut(&t) {
                 later.after.remove(&id);
@@ -157,8 +168,9 @@ mod tests {
     fn run(q: &mut Queue<char>, target: Target) -> String {
         let wait = q.wait(target);
         let mut s = String::new();
-        while let Some((_, c)) = q.next(&wait) {
+        while let Some((id, c)) = q.next(&wait) {
             s.push(c);
+            q.finish(id);
         }
         s
     }
@@ -216,6 +228,18 @@ mod tests {
         assert_eq!(run(&mut q, Target::Tasks(vec![a])), "a");
         q.push(1, &[a, a], 'b');
         assert_eq!(run(&mut q, Target::Group(1)), "b");
+    }
+
+    #[test]
+    fn what_is_under_way_holds_back_what_comes_after() {
+        let mut q = Queue::new(Schedule::new(0));
+        let a = q.push(1, &[], 'a');
+        q.push(1, &[a], 'b');
+        let wait = q.wait(Target::Group(1));
+        assert_eq!(q.next(&wait), Some((a, 'a')));
+        assert!(q.next(&wait).is_none() && q.is_open(&wait) && q.is_pending(a));
+        q.finish(a);
+        assert_eq!(q.next(&wait).map(|n| n.1), Some('b'));
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Driver {
     }
 
     /// Marks a capture as failed.
-    fn invalidate(&mut self, capture: u64, why: &str) {
+    pub fn invalidate(&mut self, capture: u64, why: &str) {
         if let Some(c) = self.captures.get_mut(&capture) {
             c.invalid.get_or_insert_with(|| why.into());
         }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::code::Code;
 use super::host::{PinnedTable, read_carefully};
@@ -190,6 +191,19 @@ pub fn in_host_function() -> bool {
     IN_HOST_FUNCTION.get()
 }
 
+/// Calls a host function in a thread of its own, as the driver does.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn call_host(function: usize, data: usize) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("vgpu-host-function".into()).spawn(move || {
+        IN_HOST_FUNCTION.set(true);
+        // SAFETY: the program gave the address as a host function of this signature, with its argument.
+        let f: extern "C" fn(*mut c_void) = unsafe { std::mem::transmute(function) };
+        f(data as *mut c_void);
+    })
+}
+
 /// The result code of a broken rule.
 pub fn code_of(kind: FaultKind) -> Code {
     match kind {
@@ -222,7 +236,7 @@ fn memory_failure(function: &str, error: &MemoryError, text: String) -> Box<Fail
 }
 
 impl Machine<'_> {
-    /// Runs an operation other than a free. A kernel gives its counters.
+    /// Runs an operation other than a free or a host function. A kernel gives its counters.
     ///
     /// # Errors
     /// The first broken rule.
@@ -252,13 +266,7 @@ impl Machine<'_> {
             Op::Copy { to, from, bytes } => self.memory.copy(*to, *from, *bytes).map_err(failed)?,
             Op::Fill { at, pattern, bytes } => self.memory.fill(*at, pattern, *bytes).map_err(failed)?,
             Op::Free { .. } => unreachable!("frees keep accounts and run in the device"),
-            Op::Call { function, data } => {
-                // SAFETY: the program gave the address as a host function of this signature, with its argument.
-                let f: extern "C" fn(*mut c_void) = unsafe { std::mem::transmute(*function) };
-                IN_HOST_FUNCTION.set(true);
-                f(*data as *mut c_void);
-                IN_HOST_FUNCTION.set(false);
-            }
+            Op::Call { .. } => unreachable!("host functions run in a thread of their own"),
             Op::Math(math) => {
                 math.run(self.memory).map_err(|e| memory_failure(function, &e.error, e.to_string()))?;
             }

@@ -58,25 +58,26 @@ extern "C" fn cuEventRecordWithFlags(event: u64, stream: u64, flags: u32) -> u32
 }
 
 /// Operations that an event stands for and that have not run.
-fn pending(d: &Driver, event: u64) -> Done<Vec<TaskId>> {
+fn pending(d: &mut Driver, event: u64) -> Done<Vec<TaskId>> {
     match &d.events.get(&event).ok_or_else(|| Refusal::handle("event", event))?.record {
         Record::Never => Ok(Vec::new()),
         Record::Tasks(tasks) => Ok(tasks.iter().copied().filter(|t| d.queue.is_pending(*t)).collect()),
-        Record::Captured { .. } => Err(Refusal::said(
-            Code::CapturedEvent,
-            Kind::Capture,
-            "the event was last recorded in a captured stream",
-        )),
+        Record::Captured { capture, .. } => {
+            let text = "the event was last recorded in a captured stream";
+            let capture = *capture;
+            d.invalidate(capture, text);
+            Err(Refusal::said(Code::CapturedEvent, Kind::Capture, text))
+        }
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventQuery(event: u64) -> u32 {
     in_context("cuEventQuery", |d, c| {
+        let open = pending(d, event)?;
         d.forbid_in_capture("an event is queried")?;
         d.tally.queries += 1;
         // A query lets the device make a step, so that polling ends.
-        let open = pending(d, event)?;
         d.step(open, c)?;
         if pending(d, event)?.is_empty() { Ok(()) } else { Err(Code::NotReady.into()) }
     })
@@ -85,9 +86,9 @@ extern "C" fn cuEventQuery(event: u64) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn cuEventSynchronize(event: u64) -> u32 {
     in_context("cuEventSynchronize", |d, c| {
+        let open = pending(d, event)?;
         d.forbid_in_capture("an event is synchronised")?;
         d.tally.synchronisations.event += 1;
-        let open = pending(d, event)?;
         d.wait(Target::Tasks(open), c)?;
         d.context(c).map(|_| ())
     })

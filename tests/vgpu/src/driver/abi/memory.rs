@@ -157,13 +157,13 @@ extern "C" fn cuMemAllocHost_v2(at: *mut *mut c_void, bytes: usize) -> u32 {
 fn users(d: &Driver, address: usize, bytes: usize) -> Vec<TaskId> {
     let overlaps = |at: usize, n: usize| at < address + bytes && address < at.saturating_add(n);
     d.queue
-        .pending()
-        .filter(|(_, _, task)| match &task.op {
+        .waiting()
+        .filter(|(_, task)| match &task.op {
             Op::In { from: HostBytes::Later { address, bytes }, .. } => overlaps(*address, *bytes),
             Op::Out { to, bytes, .. } => overlaps(*to, *bytes),
             _ => false,
         })
-        .map(|(id, _, _)| id)
+        .map(|(id, _)| id)
         .collect()
 }
 
