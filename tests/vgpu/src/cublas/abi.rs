@@ -520,7 +520,9 @@ macro_rules! typed_vector {
                 d.forbid_on_captured(stream, "a result is returned to the host")?;
                 d.tally.synchronisations.implicit += 1;
                 d.wait_stream(stream)?;
-                let sum = asum.value(&d.memory).map_err(|e| Refusal::argument(e.to_string()))?;
+                let sum = asum
+                    .value(&d.memory, &mut Default::default())
+                    .map_err(|e| Refusal::argument(e.to_string()))?;
                 put(result, sum as $type)
             })
         }

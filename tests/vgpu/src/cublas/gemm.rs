@@ -3,7 +3,7 @@
 use super::number::Element;
 use crate::driver::device::{Done, Refusal};
 use crate::driver::work::{Math, MathError};
-use crate::memory::{Memory, MemoryError};
+use crate::memory::{Footprint, Memory, MemoryError};
 
 /// Largest number of multiply-adds of one call.
 const MOST_WORK: u128 = 1 << 40;
@@ -76,19 +76,31 @@ impl Matrix {
         MathError { operand, error }
     }
 
-    pub(super) fn read(&self, memory: &Memory, batch: u64) -> Result<Vec<f64>, MathError> {
+    pub(super) fn read(
+        &self,
+        memory: &Memory,
+        touched: &mut Footprint,
+        batch: u64,
+    ) -> Result<Vec<f64>, MathError> {
         let mut all = Vec::with_capacity((self.rows * self.columns) as usize);
         for column in 0..self.columns {
             let at = self.column(batch, column);
             let bytes = memory
                 .read(at, (self.rows * self.element.bytes()) as usize)
                 .map_err(|e| self.wrong(column, e))?;
+            touched.reads(at, bytes.len() as u64);
             all.extend(self.element.decode(&bytes));
         }
         Ok(all)
     }
 
-    fn write(&self, memory: &Memory, batch: u64, values: &[f64]) -> Result<(), MathError> {
+    fn write(
+        &self,
+        memory: &Memory,
+        touched: &mut Footprint,
+        batch: u64,
+        values: &[f64],
+    ) -> Result<(), MathError> {
         let mut bytes = Vec::with_capacity((self.rows * self.element.bytes()) as usize);
         for column in 0..self.columns {
             bytes.clear();
@@ -96,7 +108,9 @@ impl Matrix {
             for v in &values[at..at + self.rows as usize] {
                 self.element.encode(*v, &mut bytes);
             }
-            memory.write(self.column(batch, column), &bytes).map_err(|e| self.wrong(column, e))?;
+            let to = self.column(batch, column);
+            memory.write(to, &bytes).map_err(|e| self.wrong(column, e))?;
+            touched.writes(to, bytes.len() as u64);
         }
         Ok(())
     }
@@ -257,15 +271,15 @@ impl Gemm {
 }
 
 impl Math for Gemm {
-    fn run(&self, memory: &Memory) -> Result<(), MathError> {
+    fn run(&self, memory: &Memory, touched: &mut Footprint) -> Result<(), MathError> {
         let (m, n, k) = (self.d.rows as usize, self.d.columns as usize, self.k as usize);
         let alpha = self.alpha.value(memory)?;
         let beta = self.beta.value(memory)?;
         for batch in 0..self.batch {
             let mut out = vec![0.0; m * n];
             if alpha != 0.0 && k > 0 {
-                let a = self.a.read(memory, batch)?;
-                let b = self.b.read(memory, batch)?;
+                let a = self.a.read(memory, touched, batch)?;
+                let b = self.b.read(memory, touched, batch)?;
                 // Rows of op(A) and columns of op(B), each contiguous.
                 let a = if self.transpose_a { a } else { transposed(&a, m, k) };
                 let b = if self.transpose_b { transposed(&b, n, k) } else { b };
@@ -276,7 +290,7 @@ impl Math for Gemm {
                 }
             }
             if beta != 0.0 {
-                let c = self.c.read(memory, batch)?;
+                let c = self.c.read(memory, touched, batch)?;
                 out.iter_mut().zip(&c).for_each(|(x, c)| *x += beta * c);
             }
             if let Some((at, element, stride)) = self.bias {
@@ -284,6 +298,7 @@ impl Math for Gemm {
                 let bytes = memory
                     .read(at, m * element.bytes() as usize)
                     .map_err(|error| MathError { operand: format!("bias ({m} values)"), error })?;
+                touched.reads(at, bytes.len() as u64);
                 let bias = element.decode(&bytes);
                 for column in out.chunks_exact_mut(m.max(1)) {
                     column.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
@@ -292,7 +307,7 @@ impl Math for Gemm {
             if self.activation != Activation::None {
                 out.iter_mut().for_each(|x| *x = self.activation.apply(*x));
             }
-            self.d.write(memory, batch, &out)?;
+            self.d.write(memory, touched, batch, &out)?;
         }
         Ok(())
     }
@@ -321,7 +336,7 @@ pub struct Grouped {
 }
 
 impl Math for Grouped {
-    fn run(&self, memory: &Memory) -> Result<(), MathError> {
+    fn run(&self, memory: &Memory, touched: &mut Footprint) -> Result<(), MathError> {
         let mut index = 0;
         for (gemm, count) in &self.groups {
             for _ in 0..*count {
@@ -335,7 +350,7 @@ impl Math for Grouped {
                 }
                 let mut one = gemm.clone();
                 (one.a.at, one.b.at, one.c.at, one.d.at) = (at[0], at[1], at[2], at[2]);
-                one.run(memory)?;
+                one.run(memory, touched)?;
                 index += 1;
             }
         }
@@ -404,7 +419,7 @@ mod tests {
                 k as u64,
             );
             g.check().unwrap();
-            g.run(&memory).unwrap();
+            g.run(&memory, &mut Footprint::default()).unwrap();
             let got = Element::F32.decode(&memory.read(at, m * n * 4).unwrap());
             for c in 0..n {
                 for r in 0..m {
@@ -445,7 +460,7 @@ mod tests {
             (false, false),
             4,
         );
-        let e = g.run(&memory).unwrap_err();
+        let e = g.run(&memory, &mut Footprint::default()).unwrap_err();
         assert!(e.operand.starts_with("B (4 x 2"), "{e}");
         assert!(matches!(e.error, MemoryError::OutOfBounds { .. }));
     }

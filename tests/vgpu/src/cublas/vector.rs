@@ -4,7 +4,7 @@ use super::gemm::{Matrix, Scalar};
 use super::number::Element;
 use crate::driver::device::{Done, Refusal};
 use crate::driver::work::{Math, MathError};
-use crate::memory::Memory;
+use crate::memory::{Footprint, Memory};
 
 /// A vector in device memory.
 #[derive(Debug, Clone, Copy)]
@@ -52,22 +52,24 @@ impl Vector {
         }
     }
 
-    fn read(&self, memory: &Memory) -> Result<Vec<f64>, MathError> {
+    fn read(&self, memory: &Memory, touched: &mut Footprint) -> Result<Vec<f64>, MathError> {
         let size = self.element.bytes() as usize;
         (0..self.len)
             .map(|i| {
                 let bytes = memory.read(self.address(i), size).map_err(|e| self.wrong(i, e))?;
+                touched.reads(self.address(i), size as u64);
                 Ok(self.element.decode_one(&bytes))
             })
             .collect()
     }
 
-    fn write(&self, memory: &Memory, values: &[f64]) -> Result<(), MathError> {
+    fn write(&self, memory: &Memory, touched: &mut Footprint, values: &[f64]) -> Result<(), MathError> {
         let mut bytes = Vec::new();
         for (i, v) in values.iter().enumerate() {
             bytes.clear();
             self.element.encode(*v, &mut bytes);
             memory.write(self.address(i as u64), &bytes).map_err(|e| self.wrong(i as u64, e))?;
+            touched.writes(self.address(i as u64), bytes.len() as u64);
         }
         Ok(())
     }
@@ -91,13 +93,13 @@ pub struct Gemv {
 }
 
 impl Math for Gemv {
-    fn run(&self, memory: &Memory) -> Result<(), MathError> {
+    fn run(&self, memory: &Memory, touched: &mut Footprint) -> Result<(), MathError> {
         let alpha = self.alpha.value(memory)?;
         let beta = self.beta.value(memory)?;
         let mut out = vec![0.0; self.y.len as usize];
         if alpha != 0.0 && self.x.len > 0 {
-            let a = self.a.read(memory, 0)?;
-            let x = self.x.read(memory)?;
+            let a = self.a.read(memory, touched, 0)?;
+            let x = self.x.read(memory, touched)?;
             let rows = self.a.rows as usize;
             for (i, y) in out.iter_mut().enumerate() {
                 let at = |j: usize| if self.transpose { i * rows + j } else { j * rows + i };
@@ -105,10 +107,10 @@ impl Math for Gemv {
             }
         }
         if beta != 0.0 {
-            let y = self.y.read(memory)?;
+            let y = self.y.read(memory, touched)?;
             out.iter_mut().zip(&y).for_each(|(o, y)| *o += beta * y);
         }
-        self.y.write(memory, &out)
+        self.y.write(memory, touched, &out)
     }
 
     fn multiply_adds(&self) -> u64 {
@@ -130,15 +132,16 @@ impl Asum {
     ///
     /// # Errors
     /// A vector that cannot be read.
-    pub fn value(&self, memory: &Memory) -> Result<f64, MathError> {
-        Ok(self.x.read(memory)?.iter().map(|v| v.abs()).sum())
+    pub fn value(&self, memory: &Memory, touched: &mut Footprint) -> Result<f64, MathError> {
+        Ok(self.x.read(memory, touched)?.iter().map(|v| v.abs()).sum())
     }
 }
 
 impl Math for Asum {
-    fn run(&self, memory: &Memory) -> Result<(), MathError> {
+    fn run(&self, memory: &Memory, touched: &mut Footprint) -> Result<(), MathError> {
         let mut bytes = Vec::new();
-        self.x.element.encode(self.value(memory)?, &mut bytes);
+        self.x.element.encode(self.value(memory, touched)?, &mut bytes);
+        touched.writes(self.to, bytes.len() as u64);
         memory.write(self.to, &bytes).map_err(|error| MathError { operand: "result".into(), error })
     }
 

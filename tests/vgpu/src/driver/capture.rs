@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::thread::ThreadId;
 
+use super::order::Clock;
+
 /// How strictly calls are forbidden while capturing (`CUstreamCaptureMode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -88,6 +90,8 @@ pub struct GraphExec<T> {
     pub nodes: Vec<Node<T>>,
     /// What its last launch ended with: launches of the same one do not overlap.
     pub last: Vec<u64>,
+    /// The same as a clock.
+    pub clock: Clock,
 }
 
 /// Nodes that no other node comes after.

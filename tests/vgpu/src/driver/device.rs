@@ -14,12 +14,13 @@ use super::code::Code;
 use super::config::Config;
 use super::host::PinnedTable;
 use super::module::{Function, Module};
+use super::order::{Clock, History, Order, Stamp};
 use super::pool::Pool;
 use super::queue::{Queue, Target, TaskId};
 use super::report::{self, Kind, Report};
 use super::stream::{Event, Stream, StreamKind};
 use super::tally::{LaunchRecord, Tally};
-use super::work::{self, Failure, Machine, Op, Task};
+use super::work::{self, Failure, Machine, Op, Task, Trace};
 use crate::memory::{Memory, Origin};
 use crate::schedule::Schedule;
 
@@ -85,6 +86,8 @@ pub struct Context {
     pub limits: BTreeMap<u32, usize>,
     /// Preferred cache configuration, a hint.
     pub cache_config: u32,
+    /// All operations that it was given.
+    pub clock: Clock,
 }
 
 /// A living allocation of device memory.
@@ -135,8 +138,14 @@ pub struct Driver {
     pub tally: Tally,
     /// Work not yet run.
     pub queue: Queue<Task>,
-    /// Host functions under way.
-    calls: BTreeMap<TaskId, JoinHandle<()>>,
+    /// Host functions under way, with what they come after.
+    calls: BTreeMap<TaskId, (JoinHandle<()>, Option<Stamp>)>,
+    /// The order of what was asked for.
+    pub order: Order,
+    /// Who touched which bytes of device memory.
+    history: History,
+    /// Who touched which bytes of host memory.
+    host_history: History,
     /// Contexts.
     pub contexts: BTreeMap<u64, Context>,
     /// Streams.
@@ -296,6 +305,9 @@ impl Driver {
             },
             queue: Queue::new(Schedule::new(config.seed)),
             calls: BTreeMap::new(),
+            order: Order::default(),
+            history: History::default(),
+            host_history: History::default(),
             contexts: BTreeMap::new(),
             streams: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -343,6 +355,7 @@ impl Driver {
                 poison: None,
                 limits: BTreeMap::new(),
                 cache_config: 0,
+                clock: Clock::default(),
             },
         );
         id
@@ -401,6 +414,10 @@ impl Driver {
     /// # Errors
     /// The code of the first operation of this context that failed; it was reported.
     pub fn wait(&mut self, target: Target, context: u64) -> Done {
+        let all = match &target {
+            Target::Group(id) => self.contexts.get(id).map(|c| c.clock.clone()),
+            Target::Tasks(_) => None,
+        };
         let wait = self.queue.wait(target);
         let mut result = Ok(());
         while self.queue.is_open(&wait) {
@@ -415,6 +432,14 @@ impl Driver {
             {
                 result = Err(code.into());
             }
+        }
+        if let Some(clock) = all {
+            self.order.host_waited(&clock);
+        }
+        if self.queue.len() == 0 && self.order.is_settled() {
+            // Whatever comes next comes after all of it.
+            self.history.clear();
+            self.host_history.clear();
         }
         for pool in self.pools.values_mut() {
             pool.trim(pool.release_threshold);
@@ -439,7 +464,7 @@ impl Driver {
     /// # Errors
     /// As [`Driver::wait`].
     pub fn step(&mut self, tasks: Vec<u64>, context: u64) -> Done {
-        if let Some(id) = self.calls.iter().find(|(_, call)| call.is_finished()).map(|(id, _)| *id) {
+        if let Some(id) = self.calls.iter().find(|(_, call)| call.0.is_finished()).map(|(id, _)| *id) {
             let call = self.calls.remove(&id).expect("just found");
             self.end_call(id, call);
         }
@@ -455,9 +480,13 @@ impl Driver {
     }
 
     /// Waits for a host function and takes it out of the queue.
-    fn end_call(&mut self, id: TaskId, call: JoinHandle<()>) {
+    fn end_call(&mut self, id: TaskId, (call, stamp): (JoinHandle<()>, Option<Stamp>)) {
         // A panic cannot cross the C function: it would have ended the process.
         let _ = call.join();
+        // It may have told the host's other threads.
+        if let Some(stamp) = stamp {
+            self.order.host_waited(&stamp.clock);
+        }
         self.queue.finish(id);
     }
 
@@ -466,7 +495,7 @@ impl Driver {
         if let Op::Call { function, data } = task.op {
             match work::call_host(function, data) {
                 Ok(call) => {
-                    self.calls.insert(id, call);
+                    self.calls.insert(id, (call, task.stamp.clone()));
                     return Ok(());
                 }
                 Err(e) => {
@@ -481,8 +510,16 @@ impl Driver {
     }
 
     fn run(&mut self, id: TaskId, task: &Task) -> Result<(), Code> {
-        if let Op::Free { at } = &task.op {
-            return self.free_now(*at, task.function).map_err(|f| self.fail(task.context, &f));
+        let tracing = self.config.options.checks && self.order.is_parallel();
+        let mut trace = Trace::default();
+        if let Op::Free { at } = task.op {
+            // To free is to write everything.
+            let bytes = self.owners.get(&at).map_or(0, |o| o.bytes);
+            if tracing {
+                trace.device.writes(at, bytes);
+                self.note(id, task, &trace)?;
+            }
+            return self.free_now(at, task.function).map_err(|f| self.fail(task.context, &f));
         }
         let machine = Machine {
             memory: &self.memory,
@@ -491,9 +528,14 @@ impl Driver {
             pinned: &self.pinned,
             seed: self.config.seed,
         };
-        match machine.run(task) {
-            Ok(None) => Ok(()),
+        match machine.run(task, tracing.then_some(&mut trace)) {
+            Ok(None) => self.note(id, task, &trace),
             Ok(Some(counters)) => {
+                let printed = self.memory.take_printed();
+                if !printed.is_empty() {
+                    // As with a GPU, what kernels print goes to the standard output of the program.
+                    let _ = std::io::stdout().write_all(printed.as_bytes());
+                }
                 let Op::Kernel(kernel) = &task.op else { unreachable!("only kernels have counters") };
                 self.tally.launched(kernel.kernel().name(), &counters);
                 if let Some(file) = &mut self.launches {
@@ -515,10 +557,36 @@ impl Driver {
                         self.launches = None;
                     }
                 }
-                Ok(())
+                self.note(id, task, &trace)
             }
             Err(failure) => Err(self.fail(task.context, &failure)),
         }
+    }
+
+    /// Notes what an operation touched, and whether another one did so without any order.
+    fn note(&mut self, id: TaskId, task: &Task, trace: &Trace) -> Result<(), Code> {
+        let Some(stamp) = &task.stamp else { return Ok(()) };
+        if trace.device == Default::default() && trace.host == Default::default() {
+            return Ok(());
+        }
+        let label = task.label(id);
+        let device = self.history.note(stamp, &label, &trace.device);
+        let host = self.host_history.note(stamp, &label, &trace.host);
+        let Some((conflict, place)) = device.map(|c| (c, "device")).or(host.map(|c| (c, "host"))) else {
+            return Ok(());
+        };
+        let word = |writes: bool| if writes { "writes" } else { "reads" };
+        let text = format!(
+            "{label} {} {} bytes of {place} memory at {:#x} that {} {}, and nothing orders the two: no stream, no event, \
+             no wait of the host",
+            word(conflict.writes),
+            conflict.bytes.end - conflict.bytes.start,
+            conflict.bytes.start,
+            conflict.other,
+            word(conflict.other_wrote),
+        );
+        let report = Report::error(Kind::StreamRace, task.function, text);
+        Err(self.fail(task.context, &Failure { code: Code::LaunchFailed, report }))
     }
 
     /// Reports a failure and ends the context's work: from now on every call gives the code.
@@ -536,10 +604,11 @@ impl Driver {
 
     /// Frees an allocation and keeps the accounts.
     fn free_now(&mut self, at: u64, function: &'static str) -> Result<(), Box<Failure>> {
-        if let Some(owner) = self.owners.remove(&at)
-            && let Some(pool) = owner.pool.and_then(|p| self.pools.get_mut(&p))
-        {
-            pool.give(owner.bytes);
+        if let Some(owner) = self.owners.remove(&at) {
+            self.history.forget(&(at..at + owner.bytes));
+            if let Some(pool) = owner.pool.and_then(|p| self.pools.get_mut(&p)) {
+                pool.give(owner.bytes);
+            }
         }
         self.memory.free(at).map_err(|e| {
             let report = Report::error(work::kind_of(&e), function, e.to_string());

@@ -8,7 +8,8 @@
 //! - [`code`]: result codes with names and texts.
 //! - [`report`]: what a check found, on the standard error stream and in a file.
 //! - [`tally`]: the counters of a run.
-//! - `queue`, `stream`, `capture`: order of work, streams and events, capture into graphs.
+//! - `queue`, `stream`, `submit`, `capture`: order of work, streams and events, capture into graphs.
+//! - `order`: vector clocks that find operations without an order between them, whatever order they ran in.
 //! - `device`, `work`, `module`, `pool`, `host`, `occupancy`: the device's state and what an operation does.
 //! - `abi`: the C functions, grouped as in the driver's manual.
 
@@ -20,6 +21,7 @@ pub(crate) mod device;
 mod host;
 mod module;
 mod occupancy;
+mod order;
 mod pool;
 mod queue;
 pub mod report;

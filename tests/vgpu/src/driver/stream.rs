@@ -5,6 +5,7 @@
 
 use std::thread::ThreadId;
 
+use super::order::Clock;
 use super::queue::TaskId;
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -37,6 +38,8 @@ pub struct Stream {
     pub priority: i32,
     /// What the next operation comes after.
     pub front: Vec<TaskId>,
+    /// The same as a clock, which also knows operations that have run.
+    pub clock: Clock,
     /// The capture it takes part in, with its front of captured nodes.
     pub capture: Option<(u64, Vec<usize>)>,
 }
@@ -44,7 +47,7 @@ pub struct Stream {
 impl Stream {
     /// A stream with nothing in it.
     pub fn new(context: u64, kind: StreamKind, priority: i32) -> Self {
-        Stream { context, kind, priority, front: Vec::new(), capture: None }
+        Stream { context, kind, priority, front: Vec::new(), clock: Clock::default(), capture: None }
     }
 
     /// True if it is ordered with the legacy stream.
@@ -59,7 +62,12 @@ pub enum Record {
     /// Nothing yet.
     Never,
     /// The front of a stream.
-    Tasks(Vec<TaskId>),
+    Tasks {
+        /// The operations.
+        tasks: Vec<TaskId>,
+        /// The same as a clock.
+        clock: Clock,
+    },
     /// Nodes of a capture.
     Captured {
         /// The capture.

@@ -1,10 +1,12 @@
 //! Streams at work: where an operation goes, what it comes after, and what a capture makes of it.
 
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 use super::capture::{Capture, Mode, leaves};
 use super::code::Code;
 use super::device::{Done, Driver, HandleKind, Refusal};
+use super::order::Clock;
 use super::queue::{Target, TaskId};
 use super::report::Kind;
 use super::stream::{Record, Stream, StreamKind, join};
@@ -45,22 +47,40 @@ impl Driver {
         }
     }
 
-    /// The front of a stream with what the legacy stream adds to it.
-    fn front(&self, stream: u64) -> Vec<TaskId> {
+    /// The front of a stream with what the legacy stream adds to it: operations that have not run, and a clock.
+    pub fn front(&self, stream: u64) -> (Vec<TaskId>, Clock) {
         let s = &self.streams[&stream];
-        let mut front = s.front.clone();
+        let (mut front, mut clock) = (s.front.clone(), s.clock.clone());
         let blocking = |other: &&Stream| other.context == s.context && other.is_blocking();
         match s.kind {
             StreamKind::Legacy => {
                 for other in self.streams.values().filter(blocking) {
                     join(&mut front, &other.front);
+                    clock.join(&other.clock);
                 }
             }
-            _ if s.is_blocking() => join(&mut front, &self.streams[&self.contexts[&s.context].legacy].front),
+            _ if s.is_blocking() => {
+                let legacy = &self.streams[&self.contexts[&s.context].legacy];
+                join(&mut front, &legacy.front);
+                clock.join(&legacy.clock);
+            }
             _ => {}
         }
         front.retain(|t| self.queue.is_pending(*t));
-        front
+        (front, clock)
+    }
+
+    /// Queues an operation; gives its number and its clock.
+    fn push(&mut self, mut task: Task, after: &[TaskId], clock: Clock) -> (TaskId, Arc<Clock>) {
+        self.account(&task.op);
+        let stamp = self.order.stamp(clock);
+        let clock = stamp.clock.clone();
+        let context = task.context;
+        if let Some(c) = self.contexts.get_mut(&context) {
+            c.clock.join(&clock);
+        }
+        task.stamp = Some(stamp);
+        (self.queue.push(context, after, task), clock)
     }
 
     /// The legacy stream cannot be used while a blocking stream of its context is being captured.
@@ -130,7 +150,7 @@ impl Driver {
     pub fn submit(&mut self, function: &'static str, stream: u64, op: Op) -> Done {
         self.check_implicit(stream)?;
         let context = self.streams[&stream].context;
-        let task = Task { context, function, op };
+        let task = Task { context, function, op, stamp: None };
         if let Some((capture, front)) = self.streams[&stream].capture.clone() {
             let c = self.captures.get_mut(&capture).expect("streams name living captures");
             if c.invalid.is_some() {
@@ -140,10 +160,11 @@ impl Driver {
             self.streams.get_mut(&stream).expect("just seen").capture = Some((capture, vec![node]));
             return Ok(());
         }
-        self.account(&task.op);
-        let after = self.front(stream);
-        let id = self.queue.push(context, &after, task);
-        self.streams.get_mut(&stream).expect("just seen").front = vec![id];
+        let (after, clock) = self.front(stream);
+        let (id, clock) = self.push(task, &after, clock);
+        let s = self.streams.get_mut(&stream).expect("just seen");
+        s.front = vec![id];
+        s.clock = (*clock).clone();
         self.relieve(context);
         Ok(())
     }
@@ -154,14 +175,10 @@ impl Driver {
     /// What the work did wrong.
     pub fn wait_stream(&mut self, stream: u64) -> Done {
         let context = self.streams[&stream].context;
-        let front = self.front(stream);
+        let (front, clock) = self.front(stream);
         self.wait(Target::Tasks(front), context)?;
+        self.order.host_waited(&clock);
         self.context(context).map(|_| ())
-    }
-
-    /// Operations of a stream that have not run.
-    pub fn pending_of(&self, stream: u64) -> Vec<TaskId> {
-        self.front(stream)
     }
 
     /// Records an event in a stream.
@@ -172,7 +189,10 @@ impl Driver {
         self.check_implicit(stream)?;
         let record = match &self.streams[&stream].capture {
             Some((capture, nodes)) => Record::Captured { capture: *capture, nodes: nodes.clone() },
-            None => Record::Tasks(self.front(stream)),
+            None => {
+                let (tasks, clock) = self.front(stream);
+                Record::Tasks { tasks, clock }
+            }
         };
         self.events.get_mut(&event).expect("checked by the caller").record = record;
         self.tally.event_records += 1;
@@ -191,14 +211,15 @@ impl Driver {
         let isolation = |text: &str| Refusal::said(Code::CaptureIsolation, Kind::Capture, text);
         match (record, mine) {
             (Record::Never, _) => Ok(()),
-            (Record::Tasks(tasks), None) => {
+            (Record::Tasks { tasks, clock }, None) => {
                 let s = self.streams.get_mut(&stream).expect("checked by the caller");
                 s.front.retain(|t| self.queue.is_pending(*t));
                 let pending: Vec<TaskId> = tasks.into_iter().filter(|t| self.queue.is_pending(*t)).collect();
                 join(&mut s.front, &pending);
+                s.clock.join(&clock);
                 Ok(())
             }
-            (Record::Tasks(_), Some((capture, _))) => {
+            (Record::Tasks { .. }, Some((capture, _))) => {
                 let text = "a captured stream waits for an event recorded outside the capture";
                 self.invalidate(capture, text);
                 Err(isolation(text))
@@ -343,22 +364,28 @@ impl Driver {
             return Ok(());
         }
         let context = self.streams[&stream].context;
-        let mut roots = self.front(stream);
+        let (mut roots, mut start) = self.front(stream);
         join(&mut roots, &self.execs[&exec].last);
-        let mut ids: Vec<TaskId> = Vec::with_capacity(nodes.len());
+        start.join(&self.execs[&exec].clock);
+        let mut ids: Vec<(TaskId, Arc<Clock>)> = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let after: Vec<TaskId> = if node.after.is_empty() {
-                roots.clone()
-            } else {
-                node.after.iter().map(|i| ids[*i]).collect()
-            };
-            self.account(&node.payload.op);
-            ids.push(self.queue.push(context, &after, node.payload));
+            let mut clock = start.clone();
+            node.after.iter().for_each(|i| clock.join(&ids[*i].1));
+            let mut after: Vec<TaskId> = node.after.iter().map(|i| ids[*i].0).collect();
+            if after.is_empty() {
+                after.clone_from(&roots);
+            }
+            ids.push(self.push(node.payload, &after, clock));
         }
         if !ends.is_empty() {
-            let front: Vec<TaskId> = ends.iter().map(|i| ids[*i]).collect();
-            self.execs.get_mut(&exec).expect("just seen").last.clone_from(&front);
-            self.streams.get_mut(&stream).expect("just seen").front = front;
+            let front: Vec<TaskId> = ends.iter().map(|i| ids[*i].0).collect();
+            ends.iter().for_each(|i| start.join(&ids[*i].1));
+            let graph = self.execs.get_mut(&exec).expect("just seen");
+            graph.last.clone_from(&front);
+            graph.clock.clone_from(&start);
+            let s = self.streams.get_mut(&stream).expect("just seen");
+            s.front = front;
+            s.clock = start;
         }
         self.relieve(context);
         Ok(())

@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 
 use super::code::Code;
 use super::host::{PinnedTable, read_carefully};
+use super::order::Stamp;
 use super::report::{Kind, Report};
 use crate::exec::{self, Options};
 use crate::fault::FaultKind;
-use crate::memory::{Memory, MemoryError, PAGE_BYTES};
+use crate::memory::{Footprint, Memory, MemoryError, PAGE_BYTES};
 use crate::props::DeviceProps;
 use crate::{Counters, ptx};
 
@@ -74,11 +75,11 @@ pub enum HostBytes {
 
 /// A matrix operation of a library stand-in.
 pub trait Math: fmt::Debug + Send + Sync {
-    /// Computes.
+    /// Computes, and notes what it touched.
     ///
     /// # Errors
     /// What was wrong with which operand.
-    fn run(&self, memory: &Memory) -> Result<(), MathError>;
+    fn run(&self, memory: &Memory, touched: &mut Footprint) -> Result<(), MathError>;
 
     /// Multiply-adds that it takes.
     fn multiply_adds(&self) -> u64;
@@ -158,6 +159,27 @@ pub struct Task {
     pub function: &'static str,
     /// What to do.
     pub op: Op,
+    /// Its place in the order; none while it is part of a graph.
+    pub stamp: Option<Stamp>,
+}
+
+impl Task {
+    /// What it is, for messages.
+    pub fn label(&self, number: u64) -> Arc<str> {
+        match &self.op {
+            Op::Kernel(k) => format!("kernel `{}` (operation {number})", k.kernel().name()).into(),
+            _ => format!("{} (operation {number})", self.function).into(),
+        }
+    }
+}
+
+/// Bytes that an operation touched.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// In device memory.
+    pub device: Footprint,
+    /// In host memory.
+    pub host: Footprint,
 }
 
 /// A failed operation: the code that its context has from now on, and the report.
@@ -240,13 +262,18 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// The first broken rule.
-    pub fn run(&self, task: &Task) -> Result<Option<Counters>, Box<Failure>> {
+    pub fn run(&self, task: &Task, trace: Option<&mut Trace>) -> Result<Option<Counters>, Box<Failure>> {
+        let trace_kernel = trace.is_some();
+        let mut nowhere = Trace::default();
+        let trace = trace.unwrap_or(&mut nowhere);
         let function = task.function;
         let failed = |e: MemoryError| memory_failure(function, &e, e.to_string());
         match &task.op {
             Op::Kernel(call) => {
                 let launch = call.launch(self.seed);
-                let done = exec::launch(call.kernel(), &launch, self.memory, self.props, self.options);
+                let touched = trace_kernel.then_some(&mut trace.device);
+                let (kernel, memory) = (call.kernel(), self.memory);
+                let done = exec::launch_traced(kernel, &launch, memory, self.props, self.options, touched);
                 return done.map(Some).map_err(|fault| {
                     Box::new(Failure {
                         code: code_of(fault.kind),
@@ -254,21 +281,38 @@ impl Machine<'_> {
                     })
                 });
             }
-            Op::In { to, from: HostBytes::Taken(bytes) } => self.copy_in(*to, bytes).map_err(failed)?,
+            Op::In { to, from: HostBytes::Taken(bytes) } => {
+                self.copy_in(*to, bytes).map_err(failed)?;
+                trace.device.writes(*to, bytes.len() as u64);
+            }
             Op::In { to, from: HostBytes::Later { address, bytes } } => {
                 let bytes = self.read_host(*address, *bytes).map_err(|text| {
                     let report = Report::error(Kind::HostMemory, function, text);
                     Box::new(Failure { code: Code::IllegalAddress, report })
                 })?;
                 self.copy_in(*to, &bytes).map_err(failed)?;
+                trace.device.writes(*to, bytes.len() as u64);
+                trace.host.reads(*address as u64, bytes.len() as u64);
             }
-            Op::Out { to, from, bytes } => self.copy_out(function, *to, *from, *bytes)?,
-            Op::Copy { to, from, bytes } => self.memory.copy(*to, *from, *bytes).map_err(failed)?,
-            Op::Fill { at, pattern, bytes } => self.memory.fill(*at, pattern, *bytes).map_err(failed)?,
+            Op::Out { to, from, bytes } => {
+                self.copy_out(function, *to, *from, *bytes)?;
+                trace.device.reads(*from, *bytes as u64);
+                trace.host.writes(*to as u64, *bytes as u64);
+            }
+            Op::Copy { to, from, bytes } => {
+                self.memory.copy(*to, *from, *bytes).map_err(failed)?;
+                trace.device.reads(*from, *bytes);
+                trace.device.writes(*to, *bytes);
+            }
+            Op::Fill { at, pattern, bytes } => {
+                self.memory.fill(*at, pattern, *bytes).map_err(failed)?;
+                trace.device.writes(*at, *bytes);
+            }
             Op::Free { .. } => unreachable!("frees keep accounts and run in the device"),
             Op::Call { .. } => unreachable!("host functions run in a thread of their own"),
             Op::Math(math) => {
-                math.run(self.memory).map_err(|e| memory_failure(function, &e.error, e.to_string()))?;
+                let done = math.run(self.memory, &mut trace.device);
+                done.map_err(|e| memory_failure(function, &e.error, e.to_string()))?;
             }
         }
         Ok(None)

@@ -23,8 +23,8 @@ use std::collections::VecDeque;
 
 use crate::counters::{Class, Counters, Executed, GlobalTraffic, SharedTraffic};
 use crate::fault::{Fault, FaultKind};
-use crate::memory::Memory;
 use crate::memory::touch::{self, Order, Touch};
+use crate::memory::{Footprint, Memory};
 use crate::props::DeviceProps;
 use crate::ptx::Kernel;
 use crate::ptx::inst::*;
@@ -311,6 +311,21 @@ pub fn launch(
     props: &DeviceProps,
     options: &Options,
 ) -> Result<Counters, Box<Fault>> {
+    launch_traced(kernel, launch, memory, props, options, None)
+}
+
+/// [`launch`] that also says which bytes were touched, if the checks are on.
+///
+/// # Errors
+/// The first broken rule in schedule order.
+pub fn launch_traced(
+    kernel: &Kernel,
+    launch: &Launch<'_>,
+    memory: &Memory,
+    props: &DeviceProps,
+    options: &Options,
+    footprint: Option<&mut Footprint>,
+) -> Result<Counters, Box<Fault>> {
     validate(kernel, launch, props)?;
     let code = kernel.code.as_ref();
     let schedule = Schedule::new(launch.seed);
@@ -351,6 +366,11 @@ pub fn launch(
         })
     };
     let outcome = gathered(&job, &touches, results);
+    if let Some(footprint) = footprint
+        && options.checks
+    {
+        *footprint = Touch::footprint(&touches.iter().collect::<Vec<_>>());
+    }
     touches.into_iter().for_each(|t| memory.give_touch(t));
     outcome
 }

@@ -3,6 +3,7 @@
 //! Invariant: an address is never handed out again while it is in quarantine, and gaps between allocations are
 //! never readable, so a stale or overrunning pointer meets a byte that refuses it.
 
+mod footprint;
 mod page;
 pub(crate) mod touch;
 
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use thiserror::Error;
 
+pub use footprint::Footprint;
 pub(crate) use page::{PAGE_BITS, PAGE_BYTES, Page, State};
 
 /// Lowest device address.

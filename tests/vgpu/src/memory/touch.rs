@@ -9,6 +9,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::footprint::{Footprint, extend_bits};
 use super::{Memory, PAGE_BYTES};
 
 /// Numbers of blocks (and of a block's phases) fit here.
@@ -352,6 +353,40 @@ impl Touch {
             }
         }
         (read, written)
+    }
+
+    /// The bytes that any of the workers read and wrote, without those that were last touched by atomics: these order
+    /// themselves. For launches that were checked.
+    pub(crate) fn footprint(workers: &[&Touch]) -> Footprint {
+        let mut pages: Vec<usize> = workers.iter().flat_map(|t| t.live.iter().copied()).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        let mut f = Footprint::default();
+        for page in pages {
+            let sheets: Vec<(&Sheet, u32)> = workers
+                .iter()
+                .filter_map(|t| Some((t.sheets.get(page)?.as_deref().filter(|s| s.live)?, t.base << 3)))
+                .collect();
+            for i in 0..WORDS {
+                let read = sheets.iter().fold(0, |v, (s, _)| v | s.read[i]);
+                let written = sheets.iter().fold(0, |v, (s, _)| v | s.written[i]);
+                if read | written == 0 {
+                    continue;
+                }
+                let mut plain = u64::MAX;
+                for (s, first) in &sheets {
+                    for (g, tag) in s.writer[32 * i..32 * i + 32].iter().enumerate() {
+                        if *tag >= *first && tag & ATOMIC != 0 {
+                            plain &= !(3 << (2 * g));
+                        }
+                    }
+                }
+                let base = address(page, 64 * i);
+                extend_bits(&mut f.read, base, read & plain);
+                extend_bits(&mut f.written, base, written & plain);
+            }
+        }
+        f
     }
 
     /// The lowest byte that blocks of two workers touched, one writing: (page, conflict seen from `b`, block of `b`).

@@ -1,7 +1,9 @@
 //! Planted mistakes of the host. Each scenario makes one and asserts the result code that a program would see; the
 //! test asserts what was reported.
 
-use cudarc::driver::{CudaContext, DevicePtr, DriverError, LaunchConfig, PushKernelArg, result, sys};
+use cudarc::driver::{
+    CudaContext, DevicePtr, DevicePtrMut, DriverError, LaunchConfig, PushKernelArg, result, sys,
+};
 use monopath_vgpu::driver::report::{Kind, Severity};
 
 use super::harness::{PTX, kernel, module, run, run_with, shape};
@@ -9,6 +11,9 @@ use super::harness::{PTX, kernel, module, run, run_with, shape};
 /// Scenarios of this module.
 pub const SCENARIOS: &[(&str, fn())] = &[
     ("missing_wait", missing_wait),
+    ("lucky_order", lucky_order),
+    ("pinned_race", pinned_race),
+    ("gemm_race", gemm_race),
     ("freed_in_another_stream", freed_in_another_stream),
     ("swapped_arguments", swapped_arguments),
     ("wrong_length", wrong_length),
@@ -103,6 +108,86 @@ fn a_missing_event_wait_is_an_uninitialised_read() {
     assert_eq!(outcome.code, Some(99), "the program succeeded, the launcher does not");
 }
 
+/// No wait, but everything was written before, so only the order of the two kernels is undefined.
+fn lucky_order() {
+    let context = context();
+    let (a, b) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+    let copy = kernel(&context, "copy_some");
+    let x = a.clone_htod(&[1f32; N]).unwrap();
+    let mut y = a.alloc_zeros::<f32>(N).unwrap();
+    let mut z = a.alloc_zeros::<f32>(N).unwrap();
+    a.synchronize().unwrap();
+    let n = N as i32;
+    // SAFETY: the arguments are those of `copy_some`.
+    unsafe {
+        a.launch_builder(&copy).arg(&x).arg(&mut y).arg(&n).arg(&0i32).launch(shape(4, 256)).unwrap();
+        b.launch_builder(&copy).arg(&y).arg(&mut z).arg(&n).arg(&0i32).launch(shape(4, 256)).unwrap();
+    }
+    assert_eq!(code(context.synchronize()), CUDA_ERROR_LAUNCH_FAILED);
+}
+
+#[test]
+fn a_missing_wait_is_found_under_every_seed() {
+    for seed in ["0", "1", "2", "3", "4", "5"] {
+        let outcome = run_with("lucky_order", &["--seed", seed]);
+        let report = outcome.only(Kind::StreamRace);
+        assert!(
+            report.text.contains("copy_some") && report.text.contains("nothing orders"),
+            "{}",
+            report.text
+        );
+    }
+}
+
+/// Pinned memory is filled by one stream while another sends it.
+fn pinned_race() {
+    let context = context();
+    let (a, b) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+    // SAFETY: written before it is read.
+    let mut host = unsafe { context.alloc_pinned::<f32>(N).unwrap() };
+    host.as_mut_slice().unwrap().fill(1.0);
+    let x = a.clone_htod(&[2f32; N]).unwrap();
+    let mut y = a.alloc_zeros::<f32>(N).unwrap();
+    a.synchronize().unwrap();
+    let at = host.as_mut_ptr().unwrap();
+    // SAFETY: the pinned buffer holds N floats and outlives both copies.
+    unsafe {
+        let to = std::slice::from_raw_parts_mut(at, N);
+        result::memcpy_dtoh_async(to, x.device_ptr(&a).0, a.cu_stream()).unwrap();
+        let from = std::slice::from_raw_parts(at.cast_const(), N);
+        result::memcpy_htod_async(y.device_ptr_mut(&b).0, from, b.cu_stream()).unwrap();
+    }
+    assert_eq!(code(context.synchronize()), CUDA_ERROR_LAUNCH_FAILED);
+}
+
+#[test]
+fn a_race_in_pinned_memory_is_found() {
+    assert!(run("pinned_race").only(Kind::StreamRace).text.contains("host memory"));
+}
+
+/// A library product in one stream, a fill of its operand in another.
+fn gemm_race() {
+    use cudarc::cublas::{CudaBlas, Gemm, GemmConfig, sys::cublasOperation_t::CUBLAS_OP_N};
+    let context = context();
+    let (a, b) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+    let blas = CudaBlas::new(a.clone()).unwrap();
+    let mut x = a.alloc_zeros::<f32>(16).unwrap();
+    let mut y = a.alloc_zeros::<f32>(16).unwrap();
+    a.synchronize().unwrap();
+    let (transa, transb) = (CUBLAS_OP_N, CUBLAS_OP_N);
+    let config =
+        GemmConfig { transa, transb, m: 4, n: 4, k: 4, alpha: 1f32, lda: 4, ldb: 4, beta: 0.0, ldc: 4 };
+    // SAFETY: the sizes are those of the buffers.
+    unsafe { blas.gemm(config, &x, &x, &mut y) }.unwrap();
+    b.memset_zeros(&mut x).unwrap();
+    assert_eq!(code(context.synchronize()), CUDA_ERROR_LAUNCH_FAILED);
+}
+
+#[test]
+fn a_race_with_a_library_call_is_found() {
+    assert!(run("gemm_race").only(Kind::StreamRace).text.contains("cublasSgemm_v2"));
+}
+
 /// One stream frees what another still uses.
 fn freed_in_another_stream() {
     let context = context();
@@ -122,6 +207,10 @@ fn freed_in_another_stream() {
 #[test]
 fn a_free_that_does_not_wait_is_a_use_after_free() {
     run("freed_in_another_stream").only(Kind::UseAfterFree);
+    // In the lucky order the free comes last, but nothing says so.
+    let lucky =
+        (1..20).map(|seed| run_with("freed_in_another_stream", &["--seed", &seed.to_string()]).kinds());
+    assert!(lucky.into_iter().any(|kinds| kinds == [Kind::StreamRace]));
 }
 
 fn swapped_arguments() {

@@ -61,13 +61,20 @@ extern "C" fn cuEventRecordWithFlags(event: u64, stream: u64, flags: u32) -> u32
 fn pending(d: &mut Driver, event: u64) -> Done<Vec<TaskId>> {
     match &d.events.get(&event).ok_or_else(|| Refusal::handle("event", event))?.record {
         Record::Never => Ok(Vec::new()),
-        Record::Tasks(tasks) => Ok(tasks.iter().copied().filter(|t| d.queue.is_pending(*t)).collect()),
+        Record::Tasks { tasks, .. } => Ok(tasks.iter().copied().filter(|t| d.queue.is_pending(*t)).collect()),
         Record::Captured { capture, .. } => {
             let text = "the event was last recorded in a captured stream";
             let capture = *capture;
             d.invalidate(capture, text);
             Err(Refusal::said(Code::CapturedEvent, Kind::Capture, text))
         }
+    }
+}
+
+/// The host has seen that an event is complete.
+fn host_knows(d: &mut Driver, event: u64) {
+    if let Record::Tasks { clock, .. } = &d.events[&event].record {
+        d.order.host_waited(clock);
     }
 }
 
@@ -79,7 +86,11 @@ extern "C" fn cuEventQuery(event: u64) -> u32 {
         d.tally.queries += 1;
         // A query lets the device make a step, so that polling ends.
         d.step(open, c)?;
-        if pending(d, event)?.is_empty() { Ok(()) } else { Err(Code::NotReady.into()) }
+        if !pending(d, event)?.is_empty() {
+            return Err(Code::NotReady.into());
+        }
+        host_knows(d, event);
+        Ok(())
     })
 }
 
@@ -90,6 +101,7 @@ extern "C" fn cuEventSynchronize(event: u64) -> u32 {
         d.forbid_in_capture("an event is synchronised")?;
         d.tally.synchronisations.event += 1;
         d.wait(Target::Tasks(open), c)?;
+        host_knows(d, event);
         d.context(c).map(|_| ())
     })
 }

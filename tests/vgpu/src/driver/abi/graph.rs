@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use super::super::capture::GraphExec;
 use super::super::device::{Done, Driver, HandleKind, Refusal};
+use super::super::order::Clock;
 use super::{in_context, put};
 
 const AUTO_FREE_ON_LAUNCH: u64 = 1;
@@ -22,7 +23,8 @@ fn instantiate(d: &mut Driver, exec: *mut u64, graph: u64, flags: u64) -> Done {
         return Err(Refusal::unsupported("graphs launched by the device"));
     }
     let g = d.graphs.get(&graph).ok_or_else(|| Refusal::handle("graph", graph))?;
-    let ready = GraphExec { context: g.context, nodes: g.nodes.clone(), last: Vec::new() };
+    let ready =
+        GraphExec { context: g.context, nodes: g.nodes.clone(), last: Vec::new(), clock: Clock::default() };
     let id = d.handle(HandleKind::GraphExec);
     put(exec, id)?;
     d.execs.insert(id, ready);

@@ -48,8 +48,9 @@ extern "C" fn cuStreamDestroy_v2(stream: u64) -> u32 {
         let gone = d.streams.remove(&id).expect("just found");
         if gone.is_blocking() {
             let legacy = d.context(c)?.legacy;
-            let front = &mut d.streams.get_mut(&legacy).expect("contexts have a legacy stream").front;
-            join(front, &gone.front);
+            let legacy = d.streams.get_mut(&legacy).expect("contexts have a legacy stream");
+            join(&mut legacy.front, &gone.front);
+            legacy.clock.join(&gone.clock);
         }
         Ok(())
     })
@@ -74,8 +75,13 @@ extern "C" fn cuStreamQuery(stream: u64) -> u32 {
         d.forbid_in_capture("a stream is queried")?;
         d.tally.queries += 1;
         // A query lets the device make a step, so that polling ends.
-        d.step(d.pending_of(id), c)?;
-        if d.pending_of(id).is_empty() { Ok(()) } else { Err(Code::NotReady.into()) }
+        d.step(d.front(id).0, c)?;
+        let (open, clock) = d.front(id);
+        if !open.is_empty() {
+            return Err(Code::NotReady.into());
+        }
+        d.order.host_waited(&clock);
+        Ok(())
     })
 }
 
