@@ -8,8 +8,14 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaModule, LaunchConfig};
 use monopath_vgpu::driver::report::{Kind, Report};
 use monopath_vgpu::driver::tally::Tally;
 
-/// Kernels of the scenarios, made from `host.cu`.
-pub const PTX: &str = include_str!("host.ptx");
+/// Kernels of the scenarios, made from `corpus/host.cu` by NVRTC 12.0.
+pub const PTX: &str = include_str!("../../corpus/ptx/host.nvrtc12.ptx");
+
+/// The same, made by nvcc 13.5.
+const SECOND_PTX: &str = include_str!("../../corpus/ptx/host.nvcc13.ptx");
+
+/// Tells the child to use the second compiler's kernels.
+const SECOND: &str = "MONOPATH_TEST_SECOND_COMPILER";
 
 /// Tells the child which scenario to run.
 const SCENARIO: &str = "MONOPATH_TEST_SCENARIO";
@@ -83,10 +89,19 @@ impl Outcome {
 
 /// Runs a scenario with options of the launcher.
 pub fn run_with(name: &str, options: &[&str]) -> Outcome {
+    start(name, options, &mut vgpu())
+}
+
+/// Runs a scenario with the kernels of the second compiler.
+pub fn run_second(name: &str) -> Outcome {
+    start(name, &[], vgpu().env(SECOND, "1"))
+}
+
+fn start(name: &str, options: &[&str], launcher: &mut Command) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = |name: &str| directory.path().join(name);
     let own = std::env::current_exe().expect("a running program has a path");
-    let output = vgpu()
+    let output = launcher
         .args(["run", "--reports"])
         .arg(file("reports"))
         .arg("--counters")
@@ -120,7 +135,8 @@ pub fn read_reports(file: &Path) -> Vec<Report> {
 
 /// Loads the kernels of the scenarios.
 pub fn module(context: &Arc<CudaContext>) -> Arc<CudaModule> {
-    context.load_module(PTX.into()).expect("the kernels load")
+    let ptx = if std::env::var_os(SECOND).is_some() { SECOND_PTX } else { PTX };
+    context.load_module(ptx.into()).expect("the kernels load")
 }
 
 /// A kernel of the scenarios.

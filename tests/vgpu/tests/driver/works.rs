@@ -7,7 +7,7 @@ use cudarc::driver::{
     CudaContext, CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg, result, sys,
 };
 
-use super::harness::{kernel, module, run, run_with, shape};
+use super::harness::{kernel, module, run, run_second, run_with, shape};
 
 /// Scenarios of this module.
 pub const SCENARIOS: &[(&str, fn())] = &[
@@ -84,6 +84,13 @@ fn counters_do_not_depend_on_the_seed_or_on_repetition() {
     assert_eq!(strip(run("launches").clean().tally().clone()), first);
     for seed in ["1", "2", "3"] {
         assert_eq!(strip(run_with("launches", &["--seed", seed]).clean().tally().clone()), first);
+    }
+}
+
+#[test]
+fn kernels_of_the_second_compiler_do_the_same() {
+    for name in ["launches", "streams", "tracking", "graph", "constants", "mixed"] {
+        run_second(name).clean();
     }
 }
 
