@@ -70,30 +70,33 @@ fn lanes() -> impl Iterator<Item = u32> {
 #[test]
 fn every_shuffle_mode_with_every_segment_and_distance() {
     let values: Vec<u32> = lanes().map(|l| 1000 + l).collect();
-    for width in [1u32, 2, 4, 8, 16, 32] {
-        for by in [0u32, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31] {
-            for mode in ["up", "down", "bfly", "idx"] {
-                let c = (32 - width) << 8 | if mode == "up" { 0 } else { 31 };
-                let body = format!(
-                    "IN(0,%r0);\nshfl.sync.{mode}.b32 %r1|%p1, %r0, {by}, {c}, -1;\nselp.u32 %r2, 1, 0, %p1;\nOUT(0,%r1);\nOUT(1,%r2);"
-                );
-                let got = run(&body, &values, 2);
-                for l in lanes() {
-                    // The definition of the CUDA functions with a width.
-                    let first = l / width * width;
-                    let source = match mode {
-                        "up" => (l - first >= by).then(|| l - by),
-                        "down" => (l + by < first + width).then_some(l + by),
-                        "bfly" => (l ^ by < first + width).then_some(l ^ by),
-                        _ => Some(first + by % width),
-                    };
-                    let want = (1000 + source.unwrap_or(l), u32::from(source.is_some()));
-                    assert_eq!(
-                        (got[l as usize], got[32 + l as usize]),
-                        want,
-                        "{mode} width {width} by {by} lane {l}"
-                    );
-                }
+    let widths = [1u32, 2, 4, 8, 16, 32];
+    let distances = [0u32, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31];
+    for mode in ["up", "down", "bfly", "idx"] {
+        let mut body = String::from("IN(0,%r0);\n");
+        let cases: Vec<(u32, u32)> = widths.iter().flat_map(|w| distances.map(|by| (*w, by))).collect();
+        for (i, (width, by)) in cases.iter().enumerate() {
+            let c = (32 - width) << 8 | if mode == "up" { 0 } else { 31 };
+            body += &format!(
+                "shfl.sync.{mode}.b32 %r1|%p1, %r0, {by}, {c}, -1;\nselp.u32 %r2, 1, 0, %p1;\nOUT({},%r1);\nOUT({},%r2);\n",
+                2 * i,
+                2 * i + 1
+            );
+        }
+        let got = run(&body, &values, 2 * cases.len());
+        for (i, (width, by)) in cases.iter().enumerate() {
+            for l in lanes() {
+                // The definition of the CUDA functions with a width.
+                let first = l / width * width;
+                let source = match mode {
+                    "up" => (l - first >= *by).then(|| l - by),
+                    "down" => (l + by < first + width).then_some(l + by),
+                    "bfly" => ((l ^ by) < first + width).then_some(l ^ by),
+                    _ => Some(first + by % width),
+                };
+                let want = (1000 + source.unwrap_or(l), u32::from(source.is_some()));
+                let at = 64 * i + l as usize;
+                assert_eq!((got[at], got[at + 32]), want, "{mode} width {width} by {by} lane {l}");
             }
         }
     }
@@ -225,6 +228,23 @@ fn a_lock_between_lanes_of_a_warp_makes_progress() {
     for seed in 0..3 {
         let (got, _) = go(body, &[0; 32], 1, seed).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(got, [96; 32], "seed {seed}");
+    }
+}
+
+#[test]
+fn blocks_that_wait_for_each_other_are_resident_together() {
+    // Block i waits for the flag of block i + 1, the last one for nobody.
+    let ptx = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p)\n{\n\
+        .reg .b64 %rd<5>;\n.reg .b32 %r<5>;\n.reg .pred %p<3>;\nld.param.u64 %rd1, [p];\nmov.u32 %r1, %ctaid.x;\n\
+        mov.u32 %r2, %nctaid.x;\nmul.wide.u32 %rd2, %r1, 4;\nadd.s64 %rd3, %rd1, %rd2;\nadd.u32 %r3, %r1, 1;\n\
+        setp.eq.u32 %p1, %r3, %r2;\n@%p1 bra DONE;\nWAIT:\nld.acquire.gpu.global.u32 %r4, [%rd3+4];\n\
+        setp.eq.u32 %p2, %r4, 0;\n@%p2 bra WAIT;\nDONE:\nfence.acq_rel.gpu;\nst.relaxed.gpu.global.u32 [%rd3], 1;\nret;\n}\n";
+    for seed in 0..3 {
+        let mut g = Gpu::new(ptx);
+        g.seed = seed;
+        let p = g.upload(&[0u32; 12]);
+        g.run("k", [12, 1, 1], [1, 1, 1], 0, &[Arg::Ptr(p)]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(g.download::<u32>(p, 12), [1; 12]);
     }
 }
 

@@ -3,6 +3,9 @@
 use super::alu::lanes;
 use super::rows::FULL;
 
+/// The end of a chain.
+const NONE: u8 = 255;
+
 /// Wavefronts of an access and those without conflicts. Lanes are served in groups of 32, 16 or 8 so that a group moves
 /// at most 128 bytes; a group takes as many passes as its busiest bank has distinct words.
 #[inline(always)]
@@ -31,29 +34,33 @@ pub(crate) fn wavefronts(a: &[u64; 32], bytes: u32, m: u32) -> (u64, u64) {
         if group == 0 {
             continue;
         }
+        // Distinct words of each bank, as chains through the words seen so far.
+        let mut head = [NONE; 32];
+        let mut link = [NONE; 32];
+        let mut word = [0u64; 32];
         let mut count = [0u8; 32];
-        let mut seen = [[0u64; 4]; 32];
-        let mut distinct = 0u64;
-        let mut busiest = 0;
-        let mut overflow: Vec<u64> = Vec::new();
+        let (mut seen, mut busiest) = (0, 0);
         for l in lanes(group) {
             for k in 0..words {
-                let word = (a[first + l] >> 2) + k;
-                let bank = (word & 31) as usize;
-                let n = usize::from(count[bank]);
-                if seen[bank][..n.min(4)].contains(&word) || n > 4 && overflow.contains(&word) {
+                let w = (a[first + l] >> 2) + k;
+                let bank = (w & 31) as usize;
+                let mut at = head[bank];
+                while at != NONE && word[usize::from(at)] != w {
+                    at = link[usize::from(at)];
+                }
+                if at != NONE {
                     continue;
                 }
-                if n < 4 {
-                    seen[bank][n] = word;
-                } else {
-                    overflow.push(word);
-                }
+                // A group has at most 32 words.
+                word[seen] = w;
+                link[seen] = head[bank];
+                head[bank] = seen as u8;
+                seen += 1;
                 count[bank] += 1;
-                distinct += 1;
                 busiest = busiest.max(u64::from(count[bank]));
             }
         }
+        let distinct = seen as u64;
         passes += busiest;
         ideal += distinct.div_ceil(32);
     }

@@ -15,7 +15,7 @@ use super::{Cx, Job, Tally, Trouble};
 /// Warp-instructions that a warp may run before the next one has its turn.
 const TURN: u64 = 1 << 14;
 /// Turns of all warps after which another block has its turn.
-const ROUNDS: u32 = 64;
+const ROUNDS: u32 = 8;
 
 /// The state of one of a block's 16 barriers.
 #[derive(Clone, Default)]

@@ -124,6 +124,7 @@ pub(super) fn spaces(
 }
 
 /// `ld`.
+#[inline(always)]
 pub(super) fn load(
     warp: &mut Warp,
     cx: &mut Cx<'_>,
@@ -151,6 +152,7 @@ pub(super) fn load(
     }
 }
 
+#[inline(always)]
 fn load_global(
     warp: &mut Warp,
     cx: &mut Cx<'_>,
@@ -227,6 +229,7 @@ pub(super) fn shared_trouble(cx: &Cx<'_>, w: Wrong, at: u64, bytes: usize, pc: u
     Trouble::new(w.kind(), pc, lane, text)
 }
 
+#[inline(always)]
 fn load_shared(
     warp: &mut Warp,
     cx: &mut Cx<'_>,
@@ -335,6 +338,7 @@ fn load_param(
 }
 
 /// `st`.
+#[inline(always)]
 pub(super) fn store(
     warp: &mut Warp,
     cx: &mut Cx<'_>,
@@ -364,6 +368,7 @@ pub(super) fn store(
     }
 }
 
+#[inline(always)]
 fn store_global(
     warp: &mut Warp,
     cx: &mut Cx<'_>,
@@ -408,6 +413,7 @@ fn store_global(
     Ok(())
 }
 
+#[inline(always)]
 fn store_shared(
     warp: &mut Warp,
     cx: &mut Cx<'_>,

@@ -117,6 +117,17 @@ impl Shared {
         &mut self.bytes
     }
 
+    /// True if every byte of a range was written. The range exists.
+    #[inline(always)]
+    fn all_written(&self, at: usize, len: usize) -> bool {
+        let marks = &self.written[at..at + len];
+        match marks {
+            [a, b, c, d] => a & b & c & d != 0,
+            [a, b] => a & b != 0,
+            _ => marks.iter().fold(1, |v, m| v & m) != 0,
+        }
+    }
+
     #[inline(always)]
     fn ordered(&self, tag: u64, who: Who) -> bool {
         let clock = tag >> CLOCK;
@@ -152,7 +163,7 @@ impl Shared {
     #[inline]
     pub(crate) fn read(&mut self, at: u64, len: usize, who: Who) -> Result<(), Wrong> {
         let at = self.range(at, len)?;
-        if self.written[at..at + len].contains(&0) {
+        if !self.all_written(at, len) {
             return Err(Wrong::Uninitialised);
         }
         if !self.races {
@@ -172,7 +183,7 @@ impl Shared {
     }
 
     /// Checks and notes a read of `len` bytes by every active lane. An error names its lane.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_lanes(
         &mut self,
         a: &[u64; 32],
@@ -191,30 +202,50 @@ impl Shared {
             return Ok(());
         }
         let (floor, base) = (self.floor << CLOCK, self.tag(who(0), 3));
+        // Reads of this warp before its last warp barrier need no memory.
+        let synced = self.known[warp as usize][warp as usize];
         let mut rest = m;
         while rest != 0 {
             let l = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let at = a[l] as usize;
             let fits = a[l].checked_add(len as u64).is_some_and(|end| end <= self.bytes.len() as u64);
-            if !fits || !self.races || (at | len) & 1 != 0 {
+            if !fits || (at | len) & 1 != 0 {
                 self.read(a[l], len, who(l)).map_err(|w| (l, w))?;
                 continue;
             }
-            if self.written[at..at + len].contains(&0) {
+            if !self.all_written(at, len) {
                 return Err((l, Wrong::Uninitialised));
             }
-            let tag = base | (l as u64) << 5;
-            let (g, n) = (at / 2, len / 2);
-            let readers = &mut self.reader[g..g + n];
-            let mut old = false;
-            for (w, r) in self.writer[g..g + n].iter().zip(readers.iter()) {
-                old |= *w >= floor || *r >= floor;
+            if !self.races {
+                continue;
             }
-            if old {
-                self.read(a[l], len, who(l)).map_err(|w| (l, w))?;
-            } else {
-                readers.fill(tag);
+            let tag = base | (l as u64) << 5;
+            for g in at / 2..(at + len) / 2 {
+                let (w, r) = (self.writer[g], self.reader[g]);
+                let new = if w >= floor {
+                    None
+                } else if r < floor {
+                    Some(tag)
+                } else if r & 3 != 3 {
+                    None
+                } else if r & WARPS != 0 {
+                    self.many[(r >> 5 & 0x1fff_ffff) as usize][warp as usize] = self.time;
+                    Some(r)
+                } else if (r >> 10 & 31) as u32 != warp {
+                    None
+                } else if r >> CLOCK < synced || r & (31 << 5 | LANES) == tag & (31 << 5) {
+                    Some(tag)
+                } else {
+                    Some(tag | LANES)
+                };
+                match new {
+                    Some(tag) => self.reader[g] = tag,
+                    None => {
+                        self.read(a[l], len, who(l)).map_err(|w| (l, w))?;
+                        break;
+                    }
+                }
             }
         }
         Ok(())
@@ -223,7 +254,7 @@ impl Shared {
     /// A read of the same bytes by several lanes, if nothing about it needs to know the lane.
     fn read_together(&mut self, at: u64, len: usize, who: Who) -> bool {
         let Ok(at) = self.range(at, len) else { return false };
-        if self.written[at..at + len].contains(&0) {
+        if !self.all_written(at, len) {
             return false;
         }
         if !self.races {
@@ -285,7 +316,7 @@ impl Shared {
     /// Checks that bytes exist and were written.
     pub(crate) fn known(&self, at: u64, len: usize) -> Result<(), Wrong> {
         let at = self.range(at, len)?;
-        if self.written[at..at + len].contains(&0) { Err(Wrong::Uninitialised) } else { Ok(()) }
+        if !self.all_written(at, len) { Err(Wrong::Uninitialised) } else { Ok(()) }
     }
 
     /// Checks and notes a write; marks the bytes written.

@@ -239,17 +239,34 @@ impl Warp {
                 return unsafe { self.run_wide(cx, limit) };
             }
         }
-        self.steps(cx, limit)
+        self.steps(cx, limit, Warp::other)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c")]
     fn run_wide(&mut self, cx: &mut Cx<'_>, limit: u64) -> Result<Stop, Trouble> {
-        self.steps(cx, limit)
+        self.steps(cx, limit, |warp, cx, op, g, m| warp.other_wide(cx, op, g, m))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c")]
+    #[inline(never)]
+    fn other_wide(&mut self, cx: &mut Cx<'_>, op: Op, g: Group, m: u32) -> Result<(), Trouble> {
+        self.beyond_registers(cx, op, g, m)
+    }
+
+    #[inline(never)]
+    fn other(&mut self, cx: &mut Cx<'_>, op: Op, g: Group, m: u32) -> Result<(), Trouble> {
+        self.beyond_registers(cx, op, g, m)
     }
 
     #[inline(always)]
-    fn steps(&mut self, cx: &mut Cx<'_>, limit: u64) -> Result<Stop, Trouble> {
+    fn steps(
+        &mut self,
+        cx: &mut Cx<'_>,
+        limit: u64,
+        other: impl Fn(&mut Warp, &mut Cx<'_>, Op, Group, u32) -> Result<(), Trouble>,
+    ) -> Result<Stop, Trouble> {
         let code = cx.code;
         let stop_at = self.executed + limit;
         'group: loop {
@@ -362,7 +379,7 @@ impl Warp {
                                     carry: &mut self.carry,
                                 };
                                 if !alu::run(&mut r, inst, &code.more, m) {
-                                    self.other(cx, op, g, m)?;
+                                    other(self, cx, op, g, m)?;
                                 }
                             }
                             g.pc += 1;
@@ -377,8 +394,8 @@ impl Warp {
     }
 
     /// Everything that needs more than registers.
-    #[inline(never)]
-    fn other(&mut self, cx: &mut Cx<'_>, op: Op, g: Group, m: u32) -> Result<(), Trouble> {
+    #[inline(always)]
+    fn beyond_registers(&mut self, cx: &mut Cx<'_>, op: Op, g: Group, m: u32) -> Result<(), Trouble> {
         let code = cx.code;
         let inst = &code.insts[g.pc as usize];
         match op {

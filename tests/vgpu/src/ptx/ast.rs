@@ -1,5 +1,7 @@
 //! What the parser makes: declarations and statements with names resolved, opcodes not yet understood.
 
+use std::collections::HashMap;
+
 use super::types::{Space, Ty};
 
 /// A parsed module.
@@ -12,6 +14,8 @@ pub(crate) struct Ast<'a> {
     /// Variables of the module.
     pub vars: Vec<Var<'a>>,
     pub functions: Vec<Func<'a>>,
+    /// Places in `functions` by name.
+    pub by_name: HashMap<&'a str, usize>,
 }
 
 /// A variable.
@@ -65,7 +69,7 @@ pub(crate) struct Func<'a> {
     pub scopes: Vec<u32>,
     pub body: Vec<Stmt<'a>>,
     /// Labels: scope, name, index of the statement that follows.
-    pub labels: Vec<(u32, &'a str, usize)>,
+    pub labels: HashMap<(u32, &'a str), usize>,
     /// `.branchtargets`: scope, name, labels.
     pub tables: Vec<(u32, &'a str, Vec<&'a str>)>,
     pub max_threads: Option<[u32; 3]>,

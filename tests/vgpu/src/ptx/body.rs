@@ -10,6 +10,8 @@ use super::types::{Space, Ty};
 
 /// Registers that a function may declare.
 const MAX_REGISTERS: u64 = 1 << 20;
+/// Scopes that may be nested.
+const MAX_SCOPES: usize = 256;
 
 #[derive(Default)]
 struct Scope<'a> {
@@ -32,8 +34,11 @@ impl<'a> Parser<'_, 'a> {
         let mut loc = (0, 0);
         while let Some(scope) = scopes.last_mut() {
             if self.eat(b'{') {
-                let id = f.scopes.len() as u32;
-                f.scopes.push(scope.id);
+                let (id, parent) = (f.scopes.len() as u32, scope.id);
+                if scopes.len() >= MAX_SCOPES {
+                    return Err(Kind::TooLarge { what: "the depth of scopes", limit: MAX_SCOPES as u64 });
+                }
+                f.scopes.push(parent);
                 scopes.push(Scope { id, ..Scope::default() });
                 continue;
             }
@@ -58,10 +63,9 @@ impl<'a> Parser<'_, 'a> {
                 } else if matches!(self.peek(), Tok::Word(".callprototype")) {
                     return Err(Kind::Unsupported { what: "an indirect call" });
                 } else {
-                    if f.labels.iter().any(|(s, n, _)| *s == scope.id && *n == w) {
+                    if f.labels.insert((scope.id, w), f.body.len()).is_some() {
                         return Err(Kind::Redeclared { name: w.into() });
                     }
-                    f.labels.push((scope.id, w, f.body.len()));
                 }
                 continue;
             }

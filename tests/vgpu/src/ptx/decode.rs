@@ -53,7 +53,10 @@ pub(crate) struct Cx<'m, 'a> {
     pub(super) consts: HashMap<(W, Const), Slot>,
     pub(super) shared_homes: HashMap<(Option<usize>, usize), Home>,
     pub(super) stmt: &'m Stmt<'a>,
+    /// Instructions that may still be made.
     pub(super) budget: usize,
+    /// Module variables in device memory before each variable.
+    pub(super) globals_before: Vec<u32>,
     pub(super) sink: Option<Slot>,
 }
 
@@ -70,26 +73,20 @@ pub(crate) fn kernel(
     index: usize,
     text: Arc<str>,
     globals: Arc<Globals>,
+    files: Arc<HashMap<u32, String>>,
+    budget: &mut usize,
 ) -> Result<Code, Refused> {
     let f = &ast.functions[index];
     let nothing = Stmt { line: f.line, loc: (0, 0), scope: 0, guard: None, opcode: "", args: Vec::new() };
-    // Inlining may repeat functions, but not without bound.
-    let total: usize = ast.functions.iter().map(|f| f.body.len()).sum();
     let mut cx = Cx {
         ast,
         frames: Vec::new(),
-        code: Code {
-            preds: 2,
-            text,
-            globals,
-            shared_align: 16,
-            files: ast.files.iter().map(|(n, s)| (*n, s.to_string())).collect(),
-            ..Code::default()
-        },
+        code: Code { preds: 2, text, globals, shared_align: 16, files, ..Code::default() },
         consts: HashMap::new(),
         shared_homes: HashMap::new(),
         stmt: &nothing,
-        budget: 16 * total + 65536,
+        budget: *budget,
+        globals_before: globals_before(ast),
         sink: None,
     };
     let mut homes = Vec::new();
@@ -100,6 +97,7 @@ pub(crate) fn kernel(
         cx.emit(Op::Exit, 0, 0, 0, 0);
         flow::converge(&mut cx.code);
     });
+    *budget = cx.budget;
     match done {
         Ok(()) => {
             cx.code.shared_bytes = cx.code.shared_bytes.next_multiple_of(cx.code.shared_align.min(16));
@@ -110,6 +108,21 @@ pub(crate) fn kernel(
             Err(Refused { function, line: cx.stmt.line, kind })
         }
     }
+}
+
+/// Instructions that all kernels of a module may have after inlining.
+pub(crate) fn inlining_budget(ast: &Ast<'_>) -> usize {
+    64 * ast.functions.iter().map(|f| f.body.len()).sum::<usize>() + (1 << 20)
+}
+
+fn globals_before(ast: &Ast<'_>) -> Vec<u32> {
+    let mut n = 0;
+    let count = |v: &Var<'_>| {
+        let before = n;
+        n += u32::from(v.space != Space::Shared);
+        before
+    };
+    ast.vars.iter().map(count).collect()
 }
 
 /// Offsets of parameters in the buffer.
@@ -200,11 +213,17 @@ impl<'m, 'a> Cx<'m, 'a> {
         Ok(home)
     }
 
-    pub(super) fn statement(&mut self) -> Res<()> {
-        self.budget = self.budget.checked_sub(1).ok_or(Kind::TooLarge {
+    /// Inlining may repeat functions, but not without bound.
+    fn charge(&mut self, instructions: usize) -> Res<()> {
+        self.budget = self.budget.checked_sub(instructions).ok_or(Kind::TooLarge {
             what: "the number of instructions after inlining",
-            limit: 16 * self.ast.functions.iter().map(|f| f.body.len() as u64).sum::<u64>() + 65536,
+            limit: inlining_budget(self.ast) as u64,
         })?;
+        Ok(())
+    }
+
+    pub(super) fn statement(&mut self) -> Res<()> {
+        self.charge(1)?;
         forms::decode(self, self.stmt.opcode)
     }
 
@@ -236,10 +255,8 @@ impl<'m, 'a> Cx<'m, 'a> {
 
     pub(super) fn label(&self, name: &str) -> Res<usize> {
         let f = self.func();
-        self.visible(self.stmt.scope, |s| {
-            f.labels.iter().find(|(scope, n, _)| *scope == s && *n == name).map(|l| l.2)
-        })
-        .ok_or_else(|| Kind::Label { name: name.into() })
+        self.visible(self.stmt.scope, |s| f.labels.get(&(s, name)).copied())
+            .ok_or_else(|| Kind::Label { name: name.into() })
     }
 
     /// A branch through a table.
@@ -249,6 +266,7 @@ impl<'m, 'a> Cx<'m, 'a> {
             .visible(self.stmt.scope, |s| f.tables.iter().position(|t| t.0 == s && t.1 == name))
             .ok_or_else(|| Kind::Label { name: name.into() })?;
         let targets: Vec<usize> = f.tables[table].2.iter().map(|l| self.label(l)).collect::<Res<_>>()?;
+        self.charge(targets.len())?;
         let at = self.more(&vec![0; targets.len()]);
         let inst = self.emit(Op::BraTable(targets.len() as u32), at, index, 0, NEVER);
         for (n, stmt) in targets.into_iter().enumerate() {
@@ -290,7 +308,7 @@ impl<'m, 'a> Cx<'m, 'a> {
                 _ => return Err(Kind::Unsupported { what: "an argument that is no `.param` variable" }),
             }
         }
-        let index = self.ast.functions.iter().position(|f| f.name == name && !f.entry);
+        let index = self.ast.by_name.get(name).copied().filter(|i| !self.ast.functions[*i].entry);
         let Some(index) = index else { return Err(Kind::Symbol { name: name.into() }) };
         let f = &self.ast.functions[index];
         if f.rets + f.params != homes.len() || f.rets != rets.map_or(0, <[_]>::len) {

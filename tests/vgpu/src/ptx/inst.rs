@@ -604,7 +604,7 @@ pub(crate) struct Code {
     pub const_rows: u32,
     /// Where the text's lines are, for reports.
     pub text: Arc<str>,
-    pub files: HashMap<u32, String>,
+    pub files: Arc<HashMap<u32, String>>,
     pub globals: Arc<Globals>,
     /// Blocks may communicate: atomics, strong accesses or fences in global memory.
     pub communicates: bool,

@@ -139,13 +139,17 @@ impl Module {
             .collect();
         let globals = Arc::new(Globals { list, ..Globals::default() });
         let shared_text: Arc<str> = text.into();
+        let files: Arc<HashMap<u32, String>> =
+            Arc::new(ast.files.iter().map(|(n, s)| (*n, s.to_string())).collect());
+        let mut budget = decode::inlining_budget(&ast);
         let mut kernels = Vec::new();
         for (index, f) in ast.functions.iter().enumerate() {
             if !f.entry {
                 continue;
             }
-            let code = decode::kernel(&ast, index, shared_text.clone(), globals.clone())
-                .map_err(|r| refuse(Some(r.function), r.line, r.kind))?;
+            let code =
+                decode::kernel(&ast, index, shared_text.clone(), globals.clone(), files.clone(), &mut budget)
+                    .map_err(|r| refuse(Some(r.function), r.line, r.kind))?;
             let params = &f.vars[..f.params];
             kernels.push(Kernel {
                 name: f.name.into(),

@@ -365,8 +365,7 @@ impl<'m, 'a> Cx<'m, 'a> {
                 if var.space == Space::Shared {
                     return self.shared_home(None, i, var);
                 }
-                let globals = self.ast.vars[..i].iter().filter(|v| v.space != Space::Shared).count();
-                Ok(Home::Module(globals as u32))
+                Ok(Home::Module(self.globals_before[i]))
             }
         }
     }

@@ -398,7 +398,7 @@ impl<'a> Parser<'_, 'a> {
             regs: Vec::new(),
             scopes: vec![0],
             body: Vec::new(),
-            labels: Vec::new(),
+            labels: HashMap::new(),
             tables: Vec::new(),
             max_threads: None,
             exact_threads: false,
@@ -443,15 +443,20 @@ impl<'a> Parser<'_, 'a> {
                 _ => return self.wrong("a function body"),
             }
         }
-        if let Some(old) = self.ast.functions.iter_mut().find(|o| o.name == f.name) {
-            if old.defined && f.defined {
-                return Err(Kind::Redeclared { name: f.name.into() });
+        match self.ast.by_name.get(f.name) {
+            Some(at) => {
+                let old = &mut self.ast.functions[*at];
+                if old.defined && f.defined {
+                    return Err(Kind::Redeclared { name: f.name.into() });
+                }
+                if f.defined {
+                    *old = f;
+                }
             }
-            if f.defined {
-                *old = f;
+            None => {
+                self.ast.by_name.insert(f.name, self.ast.functions.len());
+                self.ast.functions.push(f);
             }
-        } else {
-            self.ast.functions.push(f);
         }
         Ok(())
     }

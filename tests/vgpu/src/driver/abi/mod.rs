@@ -96,3 +96,46 @@ fn too_long(what: &str, bytes: usize) -> Refusal {
         format!("{what} of {bytes} bytes is longer than memory"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Functions defined in this folder, without those that only refuse.
+    fn defined() -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join("src/driver/abi").read_dir().unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let mut rest = text.as_str();
+            while let Some(at) = rest.find("extern \"C\" fn cu") {
+                rest = &rest[at + "extern \"C\" fn ".len()..];
+                names.insert(
+                    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string(),
+                );
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn the_table_in_the_manual_names_every_function() {
+        let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/vgpu.md");
+        let manual = std::fs::read_to_string(manual).unwrap();
+        let section = manual.split("\n## Driver functions\n").nth(1).unwrap();
+        let table = section.lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|'));
+        let cells: Vec<&str> = table.collect();
+        let named: BTreeSet<String> = cells
+            .iter()
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .filter(|n| n.starts_with("cu") && !n.starts_with("cublas"))
+            .map(String::from)
+            .collect();
+        let defined = defined();
+        assert!(defined.len() > 130, "{}", defined.len());
+        assert_eq!(named, defined);
+        for name in super::unsupported::NAMES {
+            assert!(!defined.contains(*name), "{name} is both provided and refused");
+        }
+    }
+}
