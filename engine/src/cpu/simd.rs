@@ -54,6 +54,29 @@ pub trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// To memory.
+    ///
+    /// # Safety
+    /// Eight floats lie at `to`, and nobody else reads or writes them.
+    unsafe fn store(self, a: Self::V, to: *mut f32);
+    /// `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`: a NaN in `b` stays.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`: a NaN in `b` stays.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { yes } else { no }`.
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// The nearest integer.
+    fn round(self, a: Self::V) -> Self::V;
+    /// Two to the power of `a`, an integer from -126 to 127.
+    fn power_of_two(self, a: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`, which need not be valid.
+    fn prefetch(self, at: *const f32);
 }
 
 /// No instructions beyond what the build assumes.
@@ -101,6 +124,64 @@ impl Simd for Portable {
         let half = |i: usize| [one(i, 0), one(i, 1), one(i, 2), one(i, 3)];
         [half(0), half(1)]
     }
+
+    #[inline(always)]
+    unsafe fn store(self, a: Self::V, to: *mut f32) {
+        // SAFETY: the caller's promise, as for `load`.
+        unsafe { *to.cast() = a }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        pairs(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        pairs(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        pairs(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        pairs(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        pairs(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
+        let one = |i: usize, j: usize| if a[i][j] < b[i][j] { yes[i][j] } else { no[i][j] };
+        let half = |i: usize| [one(i, 0), one(i, 1), one(i, 2), one(i, 3)];
+        [half(0), half(1)]
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        pairs(a, a, |a, _| a.round_ties_even())
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, a: Self::V) -> Self::V {
+        pairs(a, a, |a, _| f32::from_bits(((a as i32 + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+}
+
+#[inline(always)]
+fn pairs(a: [[f32; 4]; 2], b: [[f32; 4]; 2], f: impl Fn(f32, f32) -> f32) -> [[f32; 4]; 2] {
+    let half =
+        |i: usize| [f(a[i][0], b[i][0]), f(a[i][1], b[i][1]), f(a[i][2], b[i][2]), f(a[i][3], b[i][3])];
+    [half(0), half(1)]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -174,6 +255,69 @@ mod x86 {
         fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: `self` is proof of the instructions.
             unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, a: __m256, to: *mut f32) {
+            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+            unsafe { _mm256_storeu_ps(to, a) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn div(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn max(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn min(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn if_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+        }
+
+        #[inline(always)]
+        fn round(self, a: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+
+        #[inline(always)]
+        fn power_of_two(self, a: __m256) -> __m256 {
+            // SAFETY: `self` is proof of the instructions.
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
 }
