@@ -1,11 +1,14 @@
 //! The CPU: threads, memory and kernels.
 
 mod arena;
+pub(crate) mod blocked;
+pub(crate) mod curve;
 pub(crate) mod depthwise;
 mod isa;
 pub(crate) mod matmul;
 mod pool;
 pub mod simd;
+pub(crate) mod window;
 
 use std::sync::Arc;
 

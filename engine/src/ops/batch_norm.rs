@@ -151,12 +151,17 @@ impl Op for BatchNorm {
 
 impl BatchNorm {
     fn inverse(&self, var: f64) -> f32 {
-        (1.0 / (var + f64::from(self.eps)).sqrt()) as f32
+        inverse_deviation(var, self.eps)
     }
 }
 
+/// `1 / sqrt(var + eps)`.
+pub(super) fn inverse_deviation(var: f64, eps: f32) -> f32 {
+    (1.0 / (var + f64::from(eps)).sqrt()) as f32
+}
+
 /// Mean and biased variance of every channel of `x [.., c]`.
-fn statistics(cpu: &Cpu, x: &[f32], c: usize) -> Result<Moments> {
+pub(super) fn statistics(cpu: &Cpu, x: &[f32], c: usize) -> Result<Moments> {
     let len = tile_rows(x.len() / c, c) * c;
     let mut partial = Tensor::stale(cpu, [x.len().div_ceil(len), 2 * c], DType::F32)?;
     cpu.pool().parallel_chunks(partial.f32_mut()?, 2 * c, |tile, sums| {
@@ -209,7 +214,7 @@ impl Loop for Merge<'_, '_> {
 }
 
 /// `[sum dy, sum dy (x - mean)]` of every channel, joined in f64.
-fn gradient_sums(cpu: &Cpu, x: &[f32], dy: &[f32], mean: &[f32]) -> Result<Tensor> {
+pub(super) fn gradient_sums(cpu: &Cpu, x: &[f32], dy: &[f32], mean: &[f32]) -> Result<Tensor> {
     let c = mean.len();
     let len = tile_rows(x.len() / c, c) * c;
     let mut partial = Tensor::stale(cpu, [x.len().div_ceil(len), 2 * c], DType::F32)?;

@@ -13,6 +13,7 @@ mod dense;
 mod depthwise_conv2d;
 mod dropout;
 mod global_avg_pool;
+mod inverted_residual;
 mod linear;
 mod max_pool;
 mod pointwise_conv2d;
@@ -32,6 +33,7 @@ pub use conv2d::Conv2d;
 pub use depthwise_conv2d::DepthwiseConv2d;
 pub use dropout::Dropout;
 pub use global_avg_pool::GlobalAvgPool;
+pub use inverted_residual::{InvertedResidual, Statistics};
 pub use linear::Linear;
 pub use max_pool::MaxPool;
 pub use pointwise_conv2d::PointwiseConv2d;
@@ -56,6 +58,7 @@ pub fn cases() -> Vec<Case> {
         depthwise_conv2d::cases,
         dropout::cases,
         global_avg_pool::cases,
+        inverted_residual::cases,
         linear::cases,
         max_pool::cases,
         pointwise_conv2d::cases,

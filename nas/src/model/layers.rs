@@ -4,7 +4,7 @@ use engine::init::Init;
 use engine::ops::{self, Act};
 use engine::{Layout, ParamId, ParamKind, Var};
 
-use super::{Context, NormId, NormInfo, NormSite};
+use super::{Context, NormId, NormInfo, NormSite, Norms};
 use crate::error::Result;
 use crate::space::InitRule;
 
@@ -167,31 +167,44 @@ impl InvertedResidual {
     }
 
     pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        let [act1, act2, act3] = self.spec.acts;
-        let mut y = x.clone();
-        if let Some((weight, norm)) = self.expand {
-            let w = cx.store.read(cx.tape, weight, None)?;
-            y = cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[&y, &w])?;
-            y = cx.norm(norm, &y)?;
-            y = cx.act(act1, y)?;
+        let norms: Vec<NormSite> =
+            self.expand.iter().chain([&self.depthwise, &self.project]).map(|layer| layer.1).collect();
+        let mut inputs = Vec::with_capacity(20);
+        inputs.push(x.clone());
+        if let Some(layer) = self.expand {
+            cx.read_layer(layer, &mut inputs)?;
         }
-        let w = cx.store.read(cx.tape, self.depthwise.0, None)?;
-        y = cx.tape.apply(ops::DepthwiseConv2d { stride: self.spec.stride, dilation: 1 }, &[&y, &w])?;
-        y = cx.norm(self.depthwise.1, &y)?;
-        y = cx.act(act2, y)?;
-        if let (Some(ids), Some((_, gate))) = (&self.squeeze, self.spec.squeeze) {
-            let mut vars = Vec::with_capacity(4);
-            for &id in ids {
-                vars.push(cx.store.read(cx.tape, id, None)?);
+        cx.read_layer(self.depthwise, &mut inputs)?;
+        for &id in self.squeeze.iter().flatten() {
+            inputs.push(cx.store.read(cx.tape, id, None)?);
+        }
+        cx.read_layer(self.project, &mut inputs)?;
+        let statistics = match &cx.norms {
+            Norms::Batch(_) => ops::Statistics::Batch,
+            Norms::Frozen(statistics) => {
+                for norm in &norms {
+                    let (mean, var) = statistics.get(norm.id)?;
+                    inputs.extend([cx.tape.constant(mean.clone()), cx.tape.constant(var.clone())]);
+                }
+                ops::Statistics::Frozen
             }
-            let op = ops::SqueezeExcite { gate };
-            y = cx.tape.apply(op, &[&y, &vars[0], &vars[1], &vars[2], &vars[3]])?;
+        };
+        let op = ops::InvertedResidual {
+            stride: self.spec.stride,
+            expand: self.spec.expands,
+            squeeze: self.spec.squeeze.map(|(_, gate)| gate),
+            acts: self.spec.acts,
+            residual: self.spec.residual,
+            affine: self.project.1.affine.is_some(),
+            eps: self.project.1.eps,
+            statistics,
+        };
+        let inputs: Vec<&Var> = inputs.iter().collect();
+        let (y, moments) = cx.tape.apply_normed(op, &inputs)?;
+        if let Norms::Batch(found) = &mut cx.norms {
+            found.extend(norms.iter().map(|norm| norm.id).zip(moments));
         }
-        let w = cx.store.read(cx.tape, self.project.0, None)?;
-        y = cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[&y, &w])?;
-        y = cx.norm(self.project.1, &y)?;
-        y = cx.act(act3, y)?;
-        if self.spec.residual { Ok(cx.tape.apply(ops::Add, &[x, &y])?) } else { Ok(y) }
+        Ok(y)
     }
 }
 

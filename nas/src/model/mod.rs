@@ -249,6 +249,16 @@ impl Context<'_, '_> {
         }
     }
 
+    /// Pushes a filter and what its norm learns.
+    fn read_layer(&mut self, (weight, norm): (ParamId, NormSite), inputs: &mut Vec<Var>) -> Result<()> {
+        inputs.push(self.store.read(self.tape, weight, None)?);
+        if let Some((scale, shift)) = norm.affine {
+            inputs.push(self.store.read(self.tape, scale, None)?);
+            inputs.push(self.store.read(self.tape, shift, None)?);
+        }
+        Ok(())
+    }
+
     fn act(&mut self, act: Act, x: Var) -> Result<Var> {
         if act == Act::None { Ok(x) } else { Ok(self.tape.apply(ops::Activation(act), &[&x])?) }
     }
