@@ -1,14 +1,12 @@
 //! The CPU: threads, memory and kernels.
 
 mod arena;
-pub(crate) mod blocked;
-pub(crate) mod curve;
 pub(crate) mod depthwise;
+pub(crate) mod fused;
 mod isa;
 pub(crate) mod matmul;
 mod pool;
 pub mod simd;
-pub(crate) mod window;
 
 use std::sync::Arc;
 

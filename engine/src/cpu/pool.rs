@@ -149,34 +149,6 @@ impl Pool {
         });
     }
 
-    /// Runs `body(task, parts, scratch)` for every task `[i, j]` below `tasks`. Slices are cut by
-    /// the two lengths beside them: into outer chunks, and those into inner ones, the last of which
-    /// may be shorter. A task has the inner chunk `j` of the outer chunk `i` of every slice (empty
-    /// past the end), and every thread an equal part of `scratch`, with unspecified contents.
-    pub fn parallel_zip<const N: usize>(
-        &self,
-        tasks: [usize; 2],
-        slices: [(&mut [f32], [usize; 2]); N],
-        scratch: &mut [f32],
-        body: impl Fn([usize; 2], [&mut [f32]; N], &mut [f32]) + Sync,
-    ) {
-        let share = scratch.len() / self.threads();
-        let scratch = Disjoint::new(scratch);
-        let slices = slices.map(|(slice, lens)| (slice.len(), Disjoint::new(slice), lens));
-        self.parallel_for(tasks[0] * tasks[1], |task, lane| {
-            let task = [task / tasks[1], task % tasks[1]];
-            let parts = slices.each_ref().map(|(total, slice, [outer, inner])| {
-                let place = |j: usize| (task[0] * outer + (j * inner).min(*outer)).min(*total);
-                // SAFETY: inner chunks end where their outer chunk does, and this one is this task's.
-                unsafe { slice.slice(place(task[1])..place(task[1] + 1)) }
-            });
-            // SAFETY: share `lane` belongs to the running thread.
-            body(task, parts, unsafe { scratch.slice(lane * share..(lane + 1) * share) });
-        });
-    }
-}
-
-impl Pool {
     /// Runs `body(i, parts)` for every range `i`, `parts` being that range of each of `arrays`.
     ///
     /// # Panics

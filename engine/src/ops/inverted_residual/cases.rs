@@ -232,6 +232,7 @@ pub(in super::super) fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Isa;
     use crate::error::Error;
     use crate::op::Op;
 
@@ -264,5 +265,35 @@ mod tests {
             InvertedResidual { statistics: Statistics::Frozen, ..op },
         ];
         assert!(refused.iter().all(|op| op.shape(&good).is_err()));
+    }
+
+    /// Each instruction set in a process of its own, since one process uses one.
+    #[test]
+    fn every_instruction_set_passes_every_case() {
+        const CHILD: &str = "MONOPATH_TEST_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            cases().iter().for_each(crate::check::check);
+            return;
+        }
+        let name = std::thread::current().name().expect("tests have names").to_owned();
+        for isa in Isa::ALL {
+            if !isa.is_available() {
+                println!("skipped: {} is not on this machine", isa.name());
+                continue;
+            }
+            let output = std::process::Command::new(std::env::current_exe().expect("a test has a file"))
+                .args([&name, "--exact", "--nocapture"])
+                .env(CHILD, "1")
+                .env("MONOPATH_ISA", isa.name())
+                .output()
+                .expect("the test can run itself");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{}: {text}{}",
+                isa.name(),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
     }
 }

@@ -3,17 +3,16 @@
 //! depthwise k x k, squeeze-and-excitation, project 1x1, each convolution with its batch norm.
 //!
 //! Only the three convolutions' results and per-channel statistics are stored: norm and activation
-//! are computed again wherever a result is read. The two wide tensors are laid out `[image]
-//! [channel / 16][pixel][16]`, so that every pass streams.
+//! are computed again wherever a result is read. The two wide tensors are laid out in blocks of 16
+//! channels (see [`crate::cpu::fused`]), so that every pass streams.
 
 mod backward;
 mod cases;
 mod forward;
-mod norm;
 
 use super::{Act, Activation, Add, BatchNorm, DepthwiseConv2d, PointwiseConv2d, SqueezeExcite};
 use crate::cpu::Cpu;
-use crate::cpu::blocked::BLOCK;
+use crate::cpu::fused::{Given, Plan};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, shape_error};
 use crate::tape::{Tape, Var};
@@ -79,80 +78,6 @@ struct Places {
     count: usize,
 }
 
-/// All sizes of a block.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    n: usize,
-    /// Input rows and columns.
-    from: [usize; 2],
-    c: usize,
-    e: usize,
-    k: usize,
-    stride: usize,
-    /// Output rows and columns.
-    to: [usize; 2],
-    o: usize,
-    /// Hidden channels of the squeeze; 0 without one.
-    r: usize,
-}
-
-impl Sizes {
-    /// Blocks of a wide tensor.
-    fn blocks(&self) -> usize {
-        self.e.div_ceil(BLOCK)
-    }
-
-    /// Input pixels of an image.
-    fn pixels(&self) -> usize {
-        self.from[0] * self.from[1]
-    }
-
-    /// Output pixels of an image.
-    fn outputs(&self) -> usize {
-        self.to[0] * self.to[1]
-    }
-
-    fn pad(&self) -> usize {
-        self.k / 2
-    }
-
-    /// Rows and columns of an input plane with its borders.
-    fn padded_from(&self) -> [usize; 2] {
-        self.from.map(|size| size + self.k - 1)
-    }
-
-    /// Rows and columns of an output plane with the borders of the data gradient.
-    fn padded_to(&self) -> [usize; 2] {
-        self.to.map(|size| size + self.k - 1)
-    }
-}
-
-/// Pixels of a panel at most: its narrow rows and a strip of a wide block fit the first cache.
-const PANEL: usize = 128;
-
-/// How the pixels of an image are cut into panels: even ones, the last may be shorter.
-#[derive(Clone, Copy, Debug)]
-struct Panels {
-    pixels: usize,
-    rows: usize,
-    count: usize,
-}
-
-impl Panels {
-    fn new(pixels: usize) -> Self {
-        let rows = pixels.div_ceil(pixels.div_ceil(PANEL));
-        Self { pixels, rows, count: pixels.div_ceil(rows) }
-    }
-
-    fn range(&self, panel: usize) -> std::ops::Range<usize> {
-        panel * self.rows..self.pixels.min((panel + 1) * self.rows)
-    }
-
-    fn all(self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        (0..self.count).map(move |panel| self.range(panel))
-    }
-}
-
 impl InvertedResidual {
     fn places(&self) -> Places {
         let layer = if self.affine { 3 } else { 1 };
@@ -177,21 +102,29 @@ impl InvertedResidual {
         self.statistics == Statistics::Frozen
     }
 
-    fn sizes(&self, inputs: &[Shape]) -> Sizes {
+    /// The sizes, of shapes that shape() accepted.
+    fn plan(&self, inputs: &[Shape]) -> Plan {
         let places = self.places();
         let [n, h, w, c] = inputs[0].nhwc().expect("shape() checked four axes");
-        let (depthwise, project) = (inputs[places.filters[1]], inputs[places.filters[2]]);
-        Sizes {
+        let depthwise = inputs[places.filters[DEPTHWISE]];
+        Plan {
             n,
             from: [h, w],
+            to: [h, w].map(|size| (size - 1) / self.stride + 1),
             c,
             e: depthwise.channels(),
+            o: inputs[places.filters[PROJECT]].dims()[0],
             k: depthwise.dims()[0],
             stride: self.stride,
-            to: [h, w].map(|size| (size - 1) / self.stride + 1),
-            o: project.dims()[0],
-            r: self.squeeze.map_or(0, |_| inputs[places.squeeze].dims()[0]),
         }
+    }
+
+    /// What norm `which` is given, from the inputs as `get` hands them out.
+    fn given<'a>(&self, which: usize, get: impl Fn(usize) -> Result<&'a [f32]>) -> Result<Given<'a>> {
+        let (at, frozen) = (self.places().filters[which], self.places().frozen[which]);
+        let affine = if self.affine { Some([get(at + 1)?, get(at + 2)?]) } else { None };
+        let frozen = if self.frozen() { Some([get(frozen)?, get(frozen + 1)?]) } else { None };
+        Ok(Given { affine, frozen, eps: self.eps })
     }
 
     /// The chain of primitive ops that this op stands for, applied to its inputs.
@@ -312,17 +245,17 @@ impl Op for InvertedResidual {
     }
 
     fn macs(&self, inputs: &[Shape]) -> u64 {
-        let s = self.sizes(inputs);
-        let expand = if self.expand { s.pixels() * s.c * s.e } else { 0 };
-        let rest = s.outputs() * s.e * (s.k * s.k + s.o) + 2 * s.e * s.r;
-        s.n as u64 * (expand + rest) as u64
+        let p = self.plan(inputs);
+        let expand = if self.expand { p.pixels_from() * p.c } else { 0 };
+        let squeeze = if self.squeeze.is_some() { 2 * inputs[self.places().squeeze].dims()[0] } else { 0 };
+        (p.n * p.e) as u64 * (expand + squeeze + p.pixels_to() * (p.k * p.k + p.o)) as u64
     }
 
     fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], record: bool) -> Result<Output> {
-        forward::run(self, cpu, inputs, record)
+        self.run_forward(cpu, inputs, record)
     }
 
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
-        backward::run(self, cpu, kept, dy, dx)
+        self.run_backward(cpu, kept, dy, dx)
     }
 }

@@ -1,0 +1,270 @@
+//! The products of the fused block: tiles of 6 x 16 and 4 x 24 sums in registers.
+//!
+//! The left matrix is read by broadcast, wherever it lies: rows of an NHWC tensor, its columns, or
+//! the strips `[block][row][16]` of a wide one. The right one is read in whole vectors: filters
+//! packed by [`pack`], or a strip as it lies. So nothing is transposed at run time.
+
+use crate::cpu::simd::{self, LANES, Loop, Simd};
+
+/// The left matrix: term `(outer, inner)` of row `r` lies at
+/// `r * row + outer * outer_step + inner * inner_step`.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Between rows.
+    pub row: usize,
+    /// How many runs of terms, and what lies between them.
+    pub outer: [usize; 2],
+    /// Terms of a run, and what lies between them.
+    pub inner: [usize; 2],
+}
+
+/// The right matrix as [`pack`] lays it out, or a strip of 16 columns.
+#[derive(Clone, Copy)]
+pub struct Right<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Terms that were packed, and the first that is used.
+    pub terms: [usize; 2],
+}
+
+/// Where the product goes.
+pub struct Target<'a> {
+    /// The elements.
+    pub data: &'a mut [f32],
+    /// Between rows.
+    pub row: usize,
+    /// Whether it is added to what is there.
+    pub add: bool,
+}
+
+/// What to ask for while a product is computed: cache lines from two places, spread over its tiles.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// Where the lines begin, or null.
+    pub from: [*const f32; 2],
+    /// Lines from each.
+    pub lines: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub const NOTHING: Ahead = Ahead { from: [std::ptr::null(); 2], lines: 0 };
+}
+
+/// Elements of a packed matrix of `terms` rows.
+pub fn packed_len(terms: usize, columns: usize) -> usize {
+    terms * columns.next_multiple_of(LANES)
+}
+
+/// Vectors of the next tile where `left` vectors are left: threes, but never a single at the end.
+#[inline(always)]
+fn tile_width(left: usize) -> usize {
+    match left {
+        1 => 1,
+        2 | 4 => 2,
+        _ => 3,
+    }
+}
+
+/// Packs `[terms, columns]`, whose elements `at` gives, for [`product`]; zeros in the tail.
+pub fn pack([terms, columns]: [usize; 2], at: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
+    let (mut from, mut place) = (0, 0);
+    while from < columns {
+        let lanes = tile_width((columns - from).div_ceil(LANES)) * LANES;
+        for (term, row) in to[place..place + terms * lanes].chunks_exact_mut(lanes).enumerate() {
+            for (lane, value) in row.iter_mut().enumerate() {
+                *value = if from + lane < columns { at(term, from + lane) } else { 0.0 };
+            }
+        }
+        place += terms * lanes;
+        from += lanes;
+    }
+}
+
+/// `to (+)= left right` for `[rows, columns]`.
+pub fn product([rows, columns]: [usize; 2], left: Left<'_>, right: Right<'_>, to: Target<'_>, ahead: Ahead) {
+    let terms = left.outer[0] * left.inner[0];
+    assert!(rows > 0 && columns > 0 && terms > 0, "an empty product");
+    let last = |[count, step]: [usize; 2]| (count - 1) * step;
+    let far = (rows - 1) * left.row + last(left.outer) + last(left.inner);
+    assert!(far < left.data.len(), "left matrix");
+    assert!(right.terms[1] + terms <= right.terms[0], "terms of the right matrix");
+    assert!(packed_len(right.terms[0], columns) <= right.data.len(), "right matrix");
+    assert!((rows - 1) * to.row + columns <= to.data.len(), "product");
+    simd::run(Product { rows, columns, left, right, to, ahead });
+}
+
+struct Product<'a> {
+    rows: usize,
+    columns: usize,
+    left: Left<'a>,
+    right: Right<'a>,
+    to: Target<'a>,
+    ahead: Ahead,
+}
+
+impl Loop for Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (mut column, mut place) = (0, 0);
+        while column < self.columns {
+            let width = tile_width((self.columns - column).div_ceil(LANES));
+            let from = place + self.right.terms[1] * width * LANES;
+            match width {
+                1 => self.column::<1, S>(s, column, from),
+                2 => self.column::<2, S>(s, column, from),
+                _ => self.column::<3, S>(s, column, from),
+            }
+            place += self.right.terms[0] * width * LANES;
+            column += width * LANES;
+            self.ahead = Ahead::NOTHING;
+        }
+    }
+}
+
+impl Product<'_> {
+    /// One column of tiles. Even row tiles: a last tile of one or two rows would wait for its sums.
+    #[inline(always)]
+    fn column<const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
+        let most = match (S::FMA, V) {
+            (true, 1) => 8,
+            (true, 2) => 6,
+            (true, _) => 4,
+            (false, 1) => 4,
+            (false, 2) => 2,
+            (false, _) => 1,
+        };
+        let tiles = self.rows.div_ceil(most);
+        let mut row = 0;
+        for tile in 0..tiles {
+            let high = (self.rows - row).div_ceil(tiles - tile);
+            let lines = self.ahead.lines;
+            for line in lines * tile / tiles..lines * (tile + 1) / tiles {
+                self.ahead.from.into_iter().for_each(|from| s.prefetch(from.wrapping_add(line * 2 * LANES)));
+            }
+            match high {
+                1 => self.tile::<1, V, S>(s, row, column, right),
+                2 => self.tile::<2, V, S>(s, row, column, right),
+                3 if S::FMA || V == 1 => self.tile::<3, V, S>(s, row, column, right),
+                4 if S::FMA || V == 1 => self.tile::<4, V, S>(s, row, column, right),
+                5 if S::FMA && V < 3 => self.tile::<5, V, S>(s, row, column, right),
+                6 if S::FMA && V < 3 => self.tile::<6, V, S>(s, row, column, right),
+                7 if S::FMA && V == 1 => self.tile::<7, V, S>(s, row, column, right),
+                8 if S::FMA && V == 1 => self.tile::<8, V, S>(s, row, column, right),
+                _ => unreachable!("a tile has at most {most} rows"),
+            }
+            row += high;
+        }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const V: usize, S: Simd>(
+        &mut self,
+        s: S,
+        row: usize,
+        column: usize,
+        right: usize,
+    ) {
+        let left = &self.left;
+        let mut sums = [[s.splat(0.0); V]; R];
+        // SAFETY: `product` checked the last row, the last term and the packed length.
+        unsafe {
+            let rows: [*const f32; R] = std::array::from_fn(|r| left.data.as_ptr().add((row + r) * left.row));
+            let mut b = self.right.data.as_ptr().add(right);
+            for outer in 0..left.outer[0] {
+                let mut at = outer * left.outer[1];
+                for _ in 0..left.inner[0] {
+                    let columns: [S::V; V] = std::array::from_fn(|v| s.load(b.add(v * LANES)));
+                    for (sums, row) in sums.iter_mut().zip(rows) {
+                        let a = s.splat(*row.add(at));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = s.fma(a, column, *sum);
+                        }
+                    }
+                    at += left.inner[1];
+                    b = b.add(V * LANES);
+                }
+            }
+        }
+        let width = (self.columns - column).min(V * LANES);
+        for (r, sums) in sums.iter().enumerate() {
+            let to = &mut self.to.data[(row + r) * self.to.row + column..][..width];
+            if width == V * LANES {
+                let to = to.as_mut_ptr();
+                for (v, &sum) in sums.iter().enumerate() {
+                    // SAFETY: `to` has V vectors.
+                    unsafe {
+                        let to = to.add(v * LANES);
+                        s.store(to, if self.to.add { s.add(s.load(to), sum) } else { sum });
+                    }
+                }
+            } else {
+                for (v, to) in to.chunks_mut(LANES).enumerate() {
+                    for (to, value) in to.iter_mut().zip(s.array(sums[v])) {
+                        *to = if self.to.add { *to + value } else { value };
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn every_tile_gives_the_product() {
+        let mut draws = Rng::new(1, "product").at(0, 0, 0);
+        for (rows, columns, blocks) in
+            [(1, 1, 1), (7, 16, 2), (49, 24, 3), (13, 37, 2), (28, 40, 1), (9, 8, 1), (5, 53, 2), (8, 56, 1)]
+        {
+            let terms = blocks * 16;
+            let left: Vec<f32> = (0..rows * terms).map(|_| draws.range(-1.0, 1.0)).collect();
+            let right: Vec<f32> = (0..(terms + 3) * columns).map(|_| draws.range(-1.0, 1.0)).collect();
+            let mut packed = vec![f32::NAN; packed_len(terms + 3, columns)];
+            pack([terms + 3, columns], |t, c| right[t * columns + c], &mut packed);
+            // Rows, columns and strips of the same matrix.
+            let mut turned = left.clone();
+            let mut strips = left.clone();
+            for r in 0..rows {
+                for t in 0..terms {
+                    turned[t * rows + r] = left[r * terms + t];
+                    strips[(t / 16 * rows + r) * 16 + t % 16] = left[r * terms + t];
+                }
+            }
+            let lefts = [
+                Left { data: &left, row: terms, outer: [1, 0], inner: [terms, 1] },
+                Left { data: &turned, row: 1, outer: [1, 0], inner: [terms, rows] },
+                Left { data: &strips, row: 16, outer: [blocks, rows * 16], inner: [16, 1] },
+            ];
+            for left_matrix in lefts {
+                for add in [false, true] {
+                    let row = columns + 2;
+                    let mut to = vec![0.5; rows * row];
+                    let right_matrix = Right { data: &packed, terms: [terms + 3, 2] };
+                    let target = Target { data: &mut to, row, add };
+                    product([rows, columns], left_matrix, right_matrix, target, Ahead::NOTHING);
+                    for (at, &got) in to.iter().enumerate() {
+                        let (r, c) = (at / row, at % row);
+                        let sum: f64 = (0..terms)
+                            .map(|t| {
+                                f64::from(left[r * terms + t])
+                                    * f64::from(right[(t + 2) * columns + c % columns])
+                            })
+                            .sum();
+                        let want = match (c < columns, add) {
+                            (true, true) => sum + 0.5,
+                            (true, false) => sum,
+                            (false, _) => 0.5,
+                        };
+                        assert!((f64::from(got) - want).abs() < 1e-5, "[{rows}, {columns}] at {r}, {c}");
+                    }
+                }
+            }
+        }
+    }
+}
