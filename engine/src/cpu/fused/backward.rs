@@ -84,6 +84,7 @@ pub struct Middle<'a> {
 
 /// `da2 = dh3 w3`, a wide tensor; adds to `dw3 [o, e]`; and returns the sums of [`strip::excite`] for
 /// each image, `[n][block][5][16]`.
+#[allow(clippy::too_many_arguments, reason = "one pass reads and writes all of these")]
 pub fn project_backward(
     cpu: &Cpu,
     plan: &Plan,
@@ -414,10 +415,10 @@ impl Classes {
         let mut packed = Tensor::zeros(cpu, [plan.blocks(), len])?;
         let mut sizes = [[([0, 0], 0); 2]; 2];
         let mut start = 0;
-        for y in 0..stride {
-            for x in 0..stride {
+        for (y, sizes) in sizes.iter_mut().enumerate().take(stride) {
+            for (x, of_class) in sizes.iter_mut().enumerate().take(stride) {
                 let size = [(k - y).div_ceil(stride), (k - x).div_ceil(stride)];
-                sizes[y][x] = (size, start);
+                *of_class = (size, start);
                 for (block, to) in packed.f32_mut()?.chunks_exact_mut(len).enumerate() {
                     for row in 0..size[0] {
                         for column in 0..size[1] {
@@ -506,7 +507,7 @@ pub fn expand_backward(
                             [rows, c],
                             left,
                             right,
-                            Target { data: &mut *dx, row: c, add: true },
+                            Target { data: dx, row: c, add: true },
                             Ahead::NOTHING,
                         );
                     }

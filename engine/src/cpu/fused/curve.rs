@@ -123,7 +123,7 @@ fn sigmoid<S: Simd>(s: S, u: S::W) -> S::W {
     let f = s.wsub(t, n);
     // 2^f by Taylor's series, |f| <= 1/2: ln(2)^i / i!.
     let mut power = s.wsplat(1.540_353e-4);
-    for factor in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265_1e-1, std::f32::consts::LN_2, 1.0] {
+    for factor in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0] {
         power = s.wfma(power, f, s.wsplat(factor));
     }
     s.wdiv(one, s.wfma(power, s.wpower(n), one))

@@ -141,12 +141,11 @@ impl InvertedResidual {
         let mut both = [vec![0.0; e], vec![0.0; e]];
         let Some(gate) = gate else {
             for (at, value) in factors.f32_mut()?.iter_mut().enumerate() {
-                *value = if at / BLOCK % 2 == 0 { 1.0 } else { 0.0 };
+                *value = if (at / BLOCK).is_multiple_of(2) { 1.0 } else { 0.0 };
             }
             for image in 0..n {
-                for j in 0..e {
-                    both[0][j] += f64::from(sum(image, 1, j));
-                    both[1][j] += f64::from(sum(image, 2, j));
+                for (i, both) in both.iter_mut().enumerate() {
+                    both.iter_mut().enumerate().for_each(|(j, to)| *to += f64::from(sum(image, 1 + i, j)));
                 }
             }
             return Ok((factors, both));
