@@ -192,3 +192,29 @@ fn mutated_files_are_errors_not_panics() {
         }
     }
 }
+
+/// 31x31 from 65,536 to 65,536 channels on 4,096 x 4,096 pixels takes more multiply-adds than 64 bits hold.
+#[test]
+fn a_network_too_large_to_count_is_an_error_that_names_the_layer() {
+    let conv = |table: &str, kernel: usize| format!("[[{table}]]\nblock = \"conv\"\nkernel = {kernel}\n");
+    let refused = |stem: String, kernel: usize, stages: usize, channels: usize| {
+        let stage = format!("[[stages]]\nchannels = {channels}\nslots = 1\nstride = 1\n").repeat(stages);
+        let text = format!(
+            "name = \"huge\"\nabout = \"\"\nclasses = 10\n[input]\nsize = 4096\nchannels = 65536\n{stem}{}{stage}\
+             [[head]]\nblock = \"pool\"\n[[head]]\nblock = \"linear\"\nbias = true\n",
+            conv("candidates", kernel)
+        );
+        match Space::parse_toml(&text, Path::new("huge.toml")) {
+            Err(Error::Space { at, reason, .. }) => (at, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (at, reason) = refused(conv("stem", 31), 1, 1, 8);
+    assert!(at == "stem.0" && reason.contains("multiply-adds"), "{at}: {reason}");
+    let narrow = conv("stem", 1) + "channels = 1\n";
+    let (at, reason) = refused(narrow.clone(), 31, 2, 65_536);
+    assert!(at == "stage2.slot1" && reason.contains("multiply-adds"), "{at}: {reason}");
+    // 2^52 multiply-adds in each slot after the first: one of them counts, two together do not.
+    let (at, reason) = refused(narrow, 1, 3, 1 << 14);
+    assert!(at == "stage3.slot1" && reason.contains("multiply-adds"), "{at}: {reason}");
+}

@@ -223,39 +223,69 @@ impl Space {
         if let Some(unknown) = file.keep.keys().find(|k| slots.iter().all(|s| s.name != **k)) {
             return Err(walk.problem(&format!("keep.{unknown:?}"), "there is no such slot".into()));
         }
-        let fixed = stem.iter().chain(&head).map(|l| l.block.cost(&l.place)).sum();
+        let fixed = walk.fixed_cost;
         Ok(Self { file, stem, slots, head, fixed })
     }
 }
 
-/// Walks through a network from the image on and knows what comes in where.
+/// Walks through a network from the image on and knows what comes in where and what it has cost so far.
 struct Walk<'a> {
     file: &'a SpaceFile,
     channels: usize,
     size: usize,
     flat: bool,
+    /// Of the fixed layers.
+    fixed_cost: Cost,
+    /// Multiply-adds of the largest network.
+    macs: u64,
+    /// Parameters of the supernet.
+    params: u64,
 }
 
 impl<'a> Walk<'a> {
     fn new(file: &'a SpaceFile) -> Self {
-        Self { file, channels: file.input.channels, size: file.input.size, flat: false }
+        let Input { size, channels } = file.input;
+        Self { file, channels, size, flat: false, fixed_cost: Cost::default(), macs: 0, params: 0 }
     }
 
     fn problem(&self, at: &str, reason: String) -> Error {
         Error::Space { space: self.file.name.clone(), at: at.to_owned(), reason }
     }
 
-    /// Passes a layer in which any of `blocks` may run; returns where it stands.
-    fn pass(&mut self, name: &str, output: usize, stride: usize, blocks: &[&Block]) -> Result<Place> {
+    /// Passes a layer in which any of `blocks` may run; returns where it stands and what each costs.
+    fn pass(
+        &mut self,
+        name: &str,
+        output: usize,
+        stride: usize,
+        blocks: &[&Block],
+    ) -> Result<(Place, Vec<Cost>)> {
         let place = Place { input: self.channels, output, stride, size: self.size, flat: self.flat };
         if let Some(reason) = blocks.iter().find_map(|block| block.problem(&place)) {
             return Err(self.problem(name, reason));
         }
+        let costs: Option<Vec<Cost>> = blocks.iter().map(|block| block.cost(&place)).collect();
+        let Some(costs) = costs.filter(|costs| self.count(costs)) else {
+            return Err(self.problem(
+                name,
+                "with this layer the largest network has more than 2^53 multiply-adds, or the supernet more \
+                 than 2^53 parameters; lower channels, kernels, slots or the size of the input"
+                    .into(),
+            ));
+        };
         let pooled = blocks.iter().any(|b| matches!(b, Block::Pool {}));
         self.channels = output;
         self.size = if pooled { 1 } else { place.output_size() };
         self.flat |= pooled;
-        Ok(place)
+        Ok((place, costs))
+    }
+
+    /// Adds a layer's candidates; false if the sums exceed [`Cost::MAX`]. They cannot wrap: one layer has
+    /// at most 2^8 candidates of at most 2^53 each.
+    fn count(&mut self, candidates: &[Cost]) -> bool {
+        self.macs += candidates.iter().map(|c| c.macs).max().unwrap_or(0);
+        self.params += candidates.iter().map(|c| c.params).sum::<u64>();
+        self.macs.max(self.params) <= Cost::MAX
     }
 
     /// Fixed layers; `classes` is what the last of them gives.
@@ -265,7 +295,8 @@ impl<'a> Walk<'a> {
             let name = format!("{prefix}.{i}");
             let last = classes.filter(|_| i + 1 == layers.len());
             let output = last.or(layer.channels).unwrap_or(self.channels);
-            let place = self.pass(&name, output, layer.stride, &[&layer.block])?;
+            let (place, costs) = self.pass(&name, output, layer.stride, &[&layer.block])?;
+            self.fixed_cost = self.fixed_cost + costs.into_iter().sum();
             resolved.push(FixedLayer { name, place, block: layer.block.clone() });
         }
         Ok(resolved)
@@ -296,10 +327,11 @@ impl<'a> Walk<'a> {
             return Err(self.problem(&name, format!("two candidates are called {:?}", chosen[twice].0)));
         }
         let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
-        let place = self.pass(&name, output, stride, &blocks)?;
+        let (place, costs) = self.pass(&name, output, stride, &blocks)?;
         let choices = chosen
             .into_iter()
-            .map(|(label, block)| Choice { label, cost: block.cost(&place), block: block.clone() })
+            .zip(costs)
+            .map(|((label, block), cost)| Choice { label, block: block.clone(), cost })
             .collect();
         Ok(Slot { name, stage, place, choices })
     }
