@@ -218,3 +218,34 @@ fn a_network_too_large_to_count_is_an_error_that_names_the_layer() {
     let (at, reason) = refused(narrow, 1, 3, 1 << 14);
     assert!(at == "stage3.slot1" && reason.contains("multiply-adds"), "{at}: {reason}");
 }
+
+#[test]
+fn a_small_file_cannot_ask_for_much_memory() {
+    let sound = Space::load("quickstart").unwrap().to_toml().unwrap();
+    let refused = |text: &str| Space::parse_toml(text, Path::new("space.toml")).unwrap_err().to_string();
+    let named =
+        |label: &str| sound.replacen("[[candidates]]\n", &format!("[[candidates]]\nlabel = {label:?}\n"), 1);
+    assert!(Space::parse_toml(&named(&"l".repeat(64)), Path::new("space.toml")).is_ok());
+    assert!(refused(&named(&"l".repeat(65))).contains("1 to 64"));
+    for label in ["", "a,b", "a b", "a.b", "[a", "7"] {
+        assert!(refused(&named(label)).contains("candidates[0].label"), "{label:?}");
+    }
+    let many: String = (0..250)
+        .map(|i| format!("[[candidates]]\nlabel = \"c{i}\"\nblock = \"conv\"\nkernel = 1\n"))
+        .collect();
+    let slots = "[[stages]]\nchannels = 8\nslots = 100\nstride = 1\n";
+    assert!(refused(&format!("{sound}{many}{slots}")).contains("must be 1 to 16384"));
+}
+
+#[test]
+fn a_file_of_more_than_a_mebibyte_is_no_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("space.toml");
+    let mut text = Space::load("quickstart").unwrap().to_toml().unwrap();
+    std::fs::write(&path, &text).unwrap();
+    assert!(Space::load(path.to_str().unwrap()).is_ok());
+    text.push_str(&"#".repeat(1 << 20));
+    std::fs::write(&path, &text).unwrap();
+    let error = Space::load(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("1048576 bytes"), "{error}");
+}

@@ -116,7 +116,8 @@ fn one() -> usize {
 /// A candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// Its name in architectures and parameters; made from the block if left out.
+    /// Its name in architectures and parameters: 1 to 64 letters, digits, `_` or `-`; made from the block
+    /// if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// In which slots.
@@ -125,6 +126,13 @@ pub struct Candidate {
     /// What it is.
     #[serde(flatten)]
     pub block: Block,
+}
+
+impl Candidate {
+    /// Its label, made from the block if the file gives none.
+    pub fn label(&self) -> String {
+        self.label.clone().unwrap_or_else(|| self.block.label())
+    }
 }
 
 /// In which slots a candidate stands.

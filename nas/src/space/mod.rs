@@ -15,7 +15,7 @@ use crate::arch::Arch;
 use crate::blocks::{Block, Place};
 use crate::cost::Cost;
 use crate::error::{Error, Result};
-use crate::{files, suggest};
+use crate::suggest;
 
 pub use builtin::list;
 pub use file::{Candidate, InitRule, Input, Layer, Norm, SpaceFile, Stage, TextForm, Where};
@@ -83,9 +83,7 @@ impl Space {
                 known: known.join(", "),
             });
         }
-        let text = String::from_utf8(files::read(path)?)
-            .map_err(|e| Error::Toml { path: path.to_owned(), reason: format!("not UTF-8: {e}") })?;
-        Self::parse_toml(&text, path)
+        Self::parse_toml(&bounds::read(path)?, path)
     }
 
     /// Reads a space from TOML; `path` serves messages.
@@ -314,7 +312,7 @@ impl<'a> Walk<'a> {
                 Where::SameShape => same,
                 Where::NewShape => !same,
             })
-            .map(|c| (c.label.clone().unwrap_or_else(|| c.block.label()), &c.block))
+            .map(|c| (c.label(), &c.block))
             .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
             .collect();
         if chosen.is_empty() {
