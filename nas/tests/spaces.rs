@@ -249,3 +249,35 @@ fn a_file_of_more_than_a_mebibyte_is_no_space() {
     let error = Space::load(path.to_str().unwrap()).unwrap_err().to_string();
     assert!(error.contains("1048576 bytes"), "{error}");
 }
+
+/// A search that drops candidates must not make the same integers mean another network.
+#[test]
+fn integers_count_the_candidates_that_a_slot_had_before_it_was_reduced() {
+    let space = Space::load("quickstart").unwrap();
+    let reduced = space.without(&[(0, 0), (0, 1)]).unwrap();
+    let integers = |first: usize| {
+        let rest = space.slots()[1..].iter().map(|_| "0".to_owned());
+        std::iter::once(first.to_string()).chain(rest).collect::<Vec<_>>().join(",")
+    };
+    for first in 2..space.slots()[0].choices.len() {
+        let (before, after) = (path(&space, &integers(first)), path(&reduced, &integers(first)));
+        assert_eq!(space.labels(&before), reduced.labels(&after));
+    }
+    for dropped in 0..2 {
+        let error = reduced.parse(&integers(dropped)).unwrap_err().to_string();
+        assert!(error.contains(&space.slots()[0].name), "{error}");
+    }
+}
+
+#[test]
+fn joined_text_is_labels_alone() {
+    let space = Space::load("nas-bench-macro").unwrap();
+    assert_eq!(path(&space, "0,1,2,0,1,2,0,1"), path(&space, "01201201"));
+    // The digits are labels, so what stands second in a reduced slot keeps its digit.
+    let reduced = space.without(&[(0, 0)]).unwrap();
+    assert_eq!(reduced.text(&path(&reduced, "21201201")), "21201201");
+    assert!(matches!(reduced.parse("01201201"), Err(Error::Arch { .. })));
+    assert!(matches!(space.parse("-1,1,2,0,1,2,0,1"), Err(Error::Arch { .. })));
+    let two = space.without(&[(0, 1)]).unwrap();
+    assert!(matches!(two.parse("1,1,2,0,1,2,0,1"), Err(Error::Arch { .. })), "1 is gone, and not the second");
+}

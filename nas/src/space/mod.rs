@@ -59,6 +59,8 @@ pub struct Slot {
 pub struct Choice {
     /// Label.
     pub label: String,
+    /// Its place among the candidates that the slot has before any is dropped.
+    pub number: usize,
     /// What it is.
     pub block: Block,
     /// What it costs here.
@@ -303,7 +305,7 @@ impl<'a> Walk<'a> {
     fn slot(&mut self, name: String, stage: usize, output: usize, stride: usize) -> Result<Slot> {
         let same = stride == 1 && self.channels == output;
         let kept = self.file.keep.get(&name);
-        let chosen: Vec<(String, &Block)> = self
+        let all: Vec<(String, &Block)> = self
             .file
             .candidates
             .iter()
@@ -313,23 +315,25 @@ impl<'a> Walk<'a> {
                 Where::NewShape => !same,
             })
             .map(|c| (c.label(), &c.block))
-            .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
             .collect();
+        if let Some(twice) = (1..all.len()).find(|&i| all[..i].iter().any(|c| c.0 == all[i].0)) {
+            return Err(self.problem(&name, format!("two candidates are called {:?}", all[twice].0)));
+        }
+        if let Some(lost) = kept.and_then(|k| k.iter().find(|l| all.iter().all(|(c, _)| c != *l))) {
+            return Err(self.problem(&name, format!("keep names {lost:?}, which is no candidate here")));
+        }
+        let is_kept = |label: &String| kept.is_none_or(|kept| kept.contains(label));
+        let chosen: Vec<(usize, (String, &Block))> =
+            all.into_iter().enumerate().filter(|(_, (label, _))| is_kept(label)).collect();
         if chosen.is_empty() {
             return Err(self.problem(&name, "no candidate is left".into()));
         }
-        if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l))) {
-            return Err(self.problem(&name, format!("keep names {lost:?}, which is no candidate here")));
-        }
-        if let Some(twice) = (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0)) {
-            return Err(self.problem(&name, format!("two candidates are called {:?}", chosen[twice].0)));
-        }
-        let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
+        let blocks: Vec<&Block> = chosen.iter().map(|(_, (_, block))| *block).collect();
         let (place, costs) = self.pass(&name, output, stride, &blocks)?;
         let choices = chosen
             .into_iter()
             .zip(costs)
-            .map(|((label, block), cost)| Choice { label, block: block.clone(), cost })
+            .map(|((number, (label, block)), cost)| Choice { label, number, block: block.clone(), cost })
             .collect();
         Ok(Slot { name, stage, place, choices })
     }

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FixedLayer, Space, TextForm};
+use super::{Choice, FixedLayer, Space, TextForm};
 use crate::arch::Arch;
+use crate::blocks::Block;
 use crate::error::{Error, Result};
 use crate::suggest;
 
@@ -42,8 +43,9 @@ impl Space {
         pairs.map(|(slot, &c)| slot.choices[usize::from(c)].label.as_str()).collect()
     }
 
-    /// Reads the text form. Besides labels it takes a list of integers, each the place among all
-    /// candidates of the slot, or -1 for `skip`; brackets and blanks are passed over.
+    /// Reads the text form; brackets and blanks are passed over. Where labels are not joined, an integer
+    /// may stand for a label: the place among the candidates that the slot has before any is dropped, or
+    /// -1 for skip. So integers mean in a reduced space what they mean in the whole one.
     ///
     /// # Errors
     /// [`Error::Arch`] with the slot and what it knows.
@@ -64,11 +66,11 @@ impl Space {
         }
         let mut choices = Vec::with_capacity(parts.len());
         for (slot, part) in self.slots().iter().zip(&parts) {
-            let by_label = |label: &str| slot.choices.iter().position(|c| c.label == label);
-            let place = by_label(part).or_else(|| match part.parse::<i64>() {
-                Ok(-1) => by_label("skip"),
-                Ok(n) => usize::try_from(n).ok().filter(|&n| n < slot.choices.len()),
-                Err(_) => None,
+            let position = |is: &dyn Fn(&Choice) -> bool| slot.choices.iter().position(is);
+            let place = position(&|c| c.label == *part).or_else(|| match (self.file.text, part.parse()) {
+                (TextForm::Labels, Ok(-1i64)) => position(&|c| matches!(c.block, Block::Skip {})),
+                (TextForm::Labels, Ok(n)) => position(&|c| usize::try_from(n) == Ok(c.number)),
+                (TextForm::Joined, _) | (_, Err(_)) => None,
             });
             let Some(place) = place else {
                 let known: Vec<&str> = slot.choices.iter().map(|c| c.label.as_str()).collect();
