@@ -281,3 +281,18 @@ fn joined_text_is_labels_alone() {
     let two = space.without(&[(0, 1)]).unwrap();
     assert!(matches!(two.parse("1,1,2,0,1,2,0,1"), Err(Error::Arch { .. })), "1 is gone, and not the second");
 }
+
+#[test]
+fn what_is_no_candidate_is_refused_by_name() {
+    let sound = Space::load("quickstart").unwrap().to_toml().unwrap();
+    for (block, name) in [
+        ("block = \"pool\"", "pool"),
+        ("block = \"dropout\"\nrate = 0.5", "dropout"),
+        ("block = \"linear\"\nbias = true", "linear"),
+    ] {
+        let text = format!("{sound}[[candidates]]\nwhere = \"same-shape\"\n{block}\n");
+        let error = Space::parse_toml(&text, Path::new("space.toml")).unwrap_err().to_string();
+        assert!(error.contains("candidates[") && error.contains(&format!("a {name} layer")), "{error}");
+        assert!(error.contains("skip, conv, inverted-residual, shuffle, xception"), "{error}");
+    }
+}

@@ -219,6 +219,18 @@ impl Block {
         }
     }
 
+    /// Whether it may be a candidate of a slot: it keeps the plane and does something of its own.
+    pub fn is_candidate(&self) -> bool {
+        match self {
+            Block::Skip {}
+            | Block::Conv { .. }
+            | Block::InvertedResidual { .. }
+            | Block::Shuffle { .. }
+            | Block::Xception {} => true,
+            Block::Pool {} | Block::Dropout { .. } | Block::Linear { .. } => false,
+        }
+    }
+
     /// Why the block cannot stand at `place`, if it cannot.
     pub fn problem(&self, place: &Place) -> Option<String> {
         let odd = |kernel: usize| {

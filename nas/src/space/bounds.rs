@@ -56,6 +56,13 @@ pub(super) fn check(file: &SpaceFile) -> std::result::Result<(), (String, String
     within("stages", slots, MAX_SLOTS)?;
     within("slots times candidates", slots * file.candidates.len(), MAX_CHOICES)?;
     for (i, candidate) in file.candidates.iter().enumerate() {
+        if !candidate.block.is_candidate() {
+            let reason = format!(
+                "a {} layer cannot be a candidate; those are skip, conv, inverted-residual, shuffle, xception",
+                candidate.block.label()
+            );
+            return Err((format!("candidates[{i}]"), reason));
+        }
         if let Some(reason) = label_problem(&candidate.label(), file.text) {
             return Err((format!("candidates[{i}].label"), reason));
         }
