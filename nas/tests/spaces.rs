@@ -296,3 +296,37 @@ fn what_is_no_candidate_is_refused_by_name() {
         assert!(error.contains("skip, conv, inverted-residual, shuffle, xception"), "{error}");
     }
 }
+
+#[test]
+fn channels_of_the_last_layer_are_refused_where_classes_say_them() {
+    let mut text = Space::load("nas-bench-macro").unwrap().to_toml().unwrap();
+    let at = text.rfind("block = \"linear\"").unwrap();
+    text.insert_str(at, "channels = 10\n");
+    let error = Space::parse_toml(&text, Path::new("space.toml")).unwrap_err().to_string();
+    assert!(error.contains("head[2].channels") && error.contains("classes"), "{error}");
+}
+
+#[test]
+fn dropping_what_is_not_there_is_an_error() {
+    let space = Space::load("quickstart").unwrap();
+    let choices = space.slots()[2].choices.len();
+    assert!(
+        matches!(space.without(&[(2, choices)]), Err(Error::Space { at, .. }) if at == space.slots()[2].name)
+    );
+    assert!(matches!(space.without(&[(space.slots().len(), 0)]), Err(Error::Space { .. })));
+}
+
+#[test]
+fn a_spaces_digest_is_that_of_its_meaning() {
+    let space = Space::load("quickstart").unwrap();
+    let digest = space.digest().unwrap();
+    assert_eq!(space.without(&[]).unwrap().digest().unwrap(), digest);
+    let less = space.without(&[(1, 0)]).unwrap();
+    assert_ne!(less.digest().unwrap(), digest);
+    assert_eq!(less.without(&[]).unwrap().digest().unwrap(), less.digest().unwrap());
+    let text = space.to_toml().unwrap().replacen(space.about(), "other words", 1);
+    let reworded = Space::parse_toml(&text, Path::new("space.toml")).unwrap();
+    assert_eq!((reworded.about(), reworded.digest().unwrap()), ("other words", digest));
+    let one = space.only(&space.first()).unwrap();
+    assert_ne!(one.digest().unwrap(), space.digest().unwrap());
+}

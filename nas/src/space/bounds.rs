@@ -74,6 +74,12 @@ pub(super) fn check(file: &SpaceFile) -> std::result::Result<(), (String, String
             within(&format!("{prefix}[{i}].channels"), layer.channels.unwrap_or(1), MAX_CHANNELS)?;
         }
     }
+    if let Some(last) = file.head.len().checked_sub(1).filter(|&i| file.head[i].channels.is_some()) {
+        return Err((
+            format!("head[{last}].channels"),
+            "the last layer has as many channels as there are classes; leave this out and set classes".into(),
+        ));
+    }
     if !(file.norm.eps > 0.0 && file.norm.eps < 1.0) {
         return Err(("norm.eps".into(), format!("{} must be above 0 and below 1", file.norm.eps)));
     }

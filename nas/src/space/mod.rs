@@ -104,8 +104,7 @@ impl Space {
     /// # Errors
     /// [`Error::Toml`] if a value cannot be written.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(&self.file)
-            .map_err(|e| Error::Toml { path: self.file.name.clone().into(), reason: e.to_string() })
+        written(&self.file)
     }
 
     /// The space for other images.
@@ -131,7 +130,8 @@ impl Space {
     pub fn only(&self, arch: &Arch) -> Result<Self> {
         self.check(arch)?;
         let mut file = self.file.clone();
-        for (slot, &choice) in self.slots.iter().zip(arch.choices()) {
+        let open = |(slot, _): &(&Slot, &u16)| slot.choices.len() > 1;
+        for (slot, &choice) in self.slots.iter().zip(arch.choices()).filter(open) {
             file.keep.insert(slot.name.clone(), vec![slot.choices[usize::from(choice)].label.clone()]);
         }
         Self::resolve(file)
@@ -140,11 +140,20 @@ impl Space {
     /// The space without some candidates, each given as (slot, place among its choices).
     ///
     /// # Errors
-    /// [`Error::Space`] if a slot would have none left.
+    /// [`Error::Space`] if a slot would have none left, or has no such candidate.
     pub fn without(&self, dropped: &[(usize, usize)]) -> Result<Self> {
+        let problem = |at: String, reason: String| Error::Space { space: self.file.name.clone(), at, reason };
         let mut file = self.file.clone();
-        for (i, slot) in self.slots.iter().enumerate() {
-            let kept = slot.choices.iter().enumerate().filter(|(c, _)| !dropped.contains(&(i, *c)));
+        for &(s, c) in dropped {
+            let Some(slot) = self.slots.get(s) else {
+                let reason = format!("there are {} slots, counted from 0", self.slots.len());
+                return Err(problem(format!("slot {s}"), reason));
+            };
+            if c >= slot.choices.len() {
+                let reason = format!("no candidate {c} among {}, counted from 0", slot.choices.len());
+                return Err(problem(slot.name.clone(), reason));
+            }
+            let kept = slot.choices.iter().enumerate().filter(|(c, _)| !dropped.contains(&(s, *c)));
             file.keep.insert(slot.name.clone(), kept.map(|(_, choice)| choice.label.clone()).collect());
         }
         Self::resolve(file)
@@ -195,12 +204,13 @@ impl Space {
         &self.head
     }
 
-    /// BLAKE3 in hexadecimal over the space's file in its canonical form.
+    /// BLAKE3 in hexadecimal over the space's file in its canonical form, less the line about it.
     ///
     /// # Errors
     /// [`Error::Toml`] if a value cannot be written.
     pub fn digest(&self) -> Result<String> {
-        Ok(blake3::hash(self.to_toml()?.as_bytes()).to_hex().to_string())
+        let meaning = SpaceFile { about: String::new(), ..self.file.clone() };
+        Ok(blake3::hash(written(&meaning)?.as_bytes()).to_hex().to_string())
     }
 
     fn resolve(file: SpaceFile) -> Result<Self> {
@@ -226,6 +236,10 @@ impl Space {
         let fixed = walk.fixed_cost;
         Ok(Self { file, stem, slots, head, fixed })
     }
+}
+
+fn written(file: &SpaceFile) -> Result<String> {
+    toml::to_string(file).map_err(|e| Error::Toml { path: file.name.clone().into(), reason: e.to_string() })
 }
 
 /// Walks through a network from the image on and knows what comes in where and what it has cost so far.
