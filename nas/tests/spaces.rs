@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use engine::Rng;
-use nas::space::list;
+use nas::space::{ArchFile, list};
 use nas::{Arch, Error, Space};
 
 fn path(space: &Space, text: &str) -> Arch {
@@ -329,4 +329,35 @@ fn a_spaces_digest_is_that_of_its_meaning() {
     assert_eq!((reworded.about(), reworded.digest().unwrap()), ("other words", digest));
     let one = space.only(&space.first()).unwrap();
     assert_ne!(one.digest().unwrap(), space.digest().unwrap());
+}
+
+#[test]
+fn a_file_of_an_architecture_is_read_by_its_own_space_alone() {
+    let space = Space::load("quickstart").unwrap();
+    let arch = space.sample(&mut Rng::new(3, "test").at(0, 0, 0));
+    let json = serde_json::to_string(&space.arch_file(&arch).unwrap()).unwrap();
+    let file: ArchFile = serde_json::from_str(&json).unwrap();
+    assert_eq!(space.read_arch_file(&file).unwrap(), arch);
+
+    let refused = |space: &Space, file: &ArchFile| match space.read_arch_file(file) {
+        Err(Error::Arch { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let other = Space::load("spos-cifar").unwrap();
+    let reason = refused(&other, &file);
+    let digests = [space.digest().unwrap(), other.digest().unwrap()];
+    for named in ["quickstart", "spos-cifar", &digests[0], &digests[1]] {
+        assert!(reason.contains(named), "{named}: {reason}");
+    }
+    assert!(refused(&space.with_classes(7).unwrap(), &file).contains(&digests[0]));
+
+    let changed = |change: &dyn Fn(&mut ArchFile)| {
+        let mut file = file.clone();
+        change(&mut file);
+        refused(&space, &file)
+    };
+    assert!(changed(&|f| drop(f.choices.pop())).contains("7 choices for 8 slots"));
+    assert!(changed(&|f| f.choices.swap(0, 1)).contains("stage1.slot1"));
+    assert!(changed(&|f| f.choices[1].1 = "mb_k3_e4".into()).contains("stage1.slot2 has no candidate"));
+    assert!(changed(&|f| f.macs += 1).contains("multiply-adds"));
 }

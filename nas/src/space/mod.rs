@@ -19,6 +19,7 @@ use crate::suggest;
 
 pub use builtin::list;
 pub use file::{Candidate, InitRule, Input, Layer, Norm, SpaceFile, Stage, TextForm, Where};
+pub use text::ArchFile;
 
 /// A search space.
 #[derive(Clone, Debug)]
