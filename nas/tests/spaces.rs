@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use engine::Rng;
+use nas::blocks::Block;
 use nas::space::{ArchFile, list};
 use nas::{Arch, Error, Space};
 
@@ -360,4 +361,17 @@ fn a_file_of_an_architecture_is_read_by_its_own_space_alone() {
     assert!(changed(&|f| f.choices.swap(0, 1)).contains("stage1.slot1"));
     assert!(changed(&|f| f.choices[1].1 = "mb_k3_e4".into()).contains("stage1.slot2 has no candidate"));
     assert!(changed(&|f| f.macs += 1).contains("multiply-adds"));
+}
+
+/// `docs/papers.md`: what the CIFAR space takes from its reference, and where it keeps to the paper.
+#[test]
+fn spos_for_cifar_halves_twice_drops_nothing_and_projects_where_channels_change() {
+    let space = Space::load("spos-cifar").unwrap();
+    let strides: Vec<usize> = space.slots().iter().map(|s| s.place.stride).collect();
+    let halving: Vec<usize> = (0..20).filter(|&i| strides[i] == 2).collect();
+    assert_eq!(halving, [4, 8]);
+    assert!(!space.head().iter().any(|l| matches!(l.block, Block::Dropout { .. })));
+    // 16 -> 64 at stride 1, 3x3: projection (depthwise, 16 -> 16), then 16 -> 32, depthwise, 32 -> 48.
+    let macs = 32 * 32 * (9 * 16 + 16 * 16 + 16 * 32 + 9 * 32 + 32 * 48);
+    assert_eq!(space.slots()[0].choices[0].cost.macs, macs);
 }
