@@ -11,6 +11,12 @@ pub struct Cost {
     pub macs: u64,
 }
 
+impl Cost {
+    /// The most parameters or multiply-adds that a space may have: whole numbers up to here are exact in
+    /// JSON too, and so far below 64 bits that no sum over layers wraps.
+    pub const MAX: u64 = 1 << 53;
+}
+
 /// A counting rule that figures in papers are given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use engine::Rng;
-use nas::space::list;
+use nas::blocks::Block;
+use nas::space::{ArchFile, list};
 use nas::{Arch, Error, Space};
 
 fn path(space: &Space, text: &str) -> Arch {
@@ -191,4 +192,186 @@ fn mutated_files_are_errors_not_panics() {
             space.cost(&space.largest());
         }
     }
+}
+
+/// 31x31 from 65,536 to 65,536 channels on 4,096 x 4,096 pixels takes more multiply-adds than 64 bits hold.
+#[test]
+fn a_network_too_large_to_count_is_an_error_that_names_the_layer() {
+    let conv = |table: &str, kernel: usize| format!("[[{table}]]\nblock = \"conv\"\nkernel = {kernel}\n");
+    let refused = |stem: String, kernel: usize, stages: usize, channels: usize| {
+        let stage = format!("[[stages]]\nchannels = {channels}\nslots = 1\nstride = 1\n").repeat(stages);
+        let text = format!(
+            "name = \"huge\"\nabout = \"\"\nclasses = 10\n[input]\nsize = 4096\nchannels = 65536\n{stem}{}{stage}\
+             [[head]]\nblock = \"pool\"\n[[head]]\nblock = \"linear\"\nbias = true\n",
+            conv("candidates", kernel)
+        );
+        match Space::parse_toml(&text, Path::new("huge.toml")) {
+            Err(Error::Space { at, reason, .. }) => (at, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (at, reason) = refused(conv("stem", 31), 1, 1, 8);
+    assert!(at == "stem.0" && reason.contains("multiply-adds"), "{at}: {reason}");
+    let narrow = conv("stem", 1) + "channels = 1\n";
+    let (at, reason) = refused(narrow.clone(), 31, 2, 65_536);
+    assert!(at == "stage2.slot1" && reason.contains("multiply-adds"), "{at}: {reason}");
+    // 2^52 multiply-adds in each slot after the first: one of them counts, two together do not.
+    let (at, reason) = refused(narrow, 1, 3, 1 << 14);
+    assert!(at == "stage3.slot1" && reason.contains("multiply-adds"), "{at}: {reason}");
+}
+
+#[test]
+fn a_small_file_cannot_ask_for_much_memory() {
+    let sound = Space::load("quickstart").unwrap().to_toml().unwrap();
+    let refused = |text: &str| Space::parse_toml(text, Path::new("space.toml")).unwrap_err().to_string();
+    let named =
+        |label: &str| sound.replacen("[[candidates]]\n", &format!("[[candidates]]\nlabel = {label:?}\n"), 1);
+    assert!(Space::parse_toml(&named(&"l".repeat(64)), Path::new("space.toml")).is_ok());
+    assert!(refused(&named(&"l".repeat(65))).contains("1 to 64"));
+    for label in ["", "a,b", "a b", "a.b", "[a", "7"] {
+        assert!(refused(&named(label)).contains("candidates[0].label"), "{label:?}");
+    }
+    let many: String = (0..250)
+        .map(|i| format!("[[candidates]]\nlabel = \"c{i}\"\nblock = \"conv\"\nkernel = 1\n"))
+        .collect();
+    let slots = "[[stages]]\nchannels = 8\nslots = 100\nstride = 1\n";
+    assert!(refused(&format!("{sound}{many}{slots}")).contains("must be 1 to 16384"));
+}
+
+#[test]
+fn a_file_of_more_than_a_mebibyte_is_no_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("space.toml");
+    let mut text = Space::load("quickstart").unwrap().to_toml().unwrap();
+    std::fs::write(&path, &text).unwrap();
+    assert!(Space::load(path.to_str().unwrap()).is_ok());
+    text.push_str(&"#".repeat(1 << 20));
+    std::fs::write(&path, &text).unwrap();
+    let error = Space::load(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("1048576 bytes"), "{error}");
+}
+
+/// A search that drops candidates must not make the same integers mean another network.
+#[test]
+fn integers_count_the_candidates_that_a_slot_had_before_it_was_reduced() {
+    let space = Space::load("quickstart").unwrap();
+    let reduced = space.without(&[(0, 0), (0, 1)]).unwrap();
+    let integers = |first: usize| {
+        let rest = space.slots()[1..].iter().map(|_| "0".to_owned());
+        std::iter::once(first.to_string()).chain(rest).collect::<Vec<_>>().join(",")
+    };
+    for first in 2..space.slots()[0].choices.len() {
+        let (before, after) = (path(&space, &integers(first)), path(&reduced, &integers(first)));
+        assert_eq!(space.labels(&before), reduced.labels(&after));
+    }
+    for dropped in 0..2 {
+        let error = reduced.parse(&integers(dropped)).unwrap_err().to_string();
+        assert!(error.contains(&space.slots()[0].name), "{error}");
+    }
+}
+
+#[test]
+fn joined_text_is_labels_alone() {
+    let space = Space::load("nas-bench-macro").unwrap();
+    assert_eq!(path(&space, "0,1,2,0,1,2,0,1"), path(&space, "01201201"));
+    // The digits are labels, so what stands second in a reduced slot keeps its digit.
+    let reduced = space.without(&[(0, 0)]).unwrap();
+    assert_eq!(reduced.text(&path(&reduced, "21201201")), "21201201");
+    assert!(matches!(reduced.parse("01201201"), Err(Error::Arch { .. })));
+    assert!(matches!(space.parse("-1,1,2,0,1,2,0,1"), Err(Error::Arch { .. })));
+    let two = space.without(&[(0, 1)]).unwrap();
+    assert!(matches!(two.parse("1,1,2,0,1,2,0,1"), Err(Error::Arch { .. })), "1 is gone, and not the second");
+}
+
+#[test]
+fn what_is_no_candidate_is_refused_by_name() {
+    let sound = Space::load("quickstart").unwrap().to_toml().unwrap();
+    for (block, name) in [
+        ("block = \"pool\"", "pool"),
+        ("block = \"dropout\"\nrate = 0.5", "dropout"),
+        ("block = \"linear\"\nbias = true", "linear"),
+    ] {
+        let text = format!("{sound}[[candidates]]\nwhere = \"same-shape\"\n{block}\n");
+        let error = Space::parse_toml(&text, Path::new("space.toml")).unwrap_err().to_string();
+        assert!(error.contains("candidates[") && error.contains(&format!("a {name} layer")), "{error}");
+        assert!(error.contains("skip, conv, inverted-residual, shuffle, xception"), "{error}");
+    }
+}
+
+#[test]
+fn channels_of_the_last_layer_are_refused_where_classes_say_them() {
+    let mut text = Space::load("nas-bench-macro").unwrap().to_toml().unwrap();
+    let at = text.rfind("block = \"linear\"").unwrap();
+    text.insert_str(at, "channels = 10\n");
+    let error = Space::parse_toml(&text, Path::new("space.toml")).unwrap_err().to_string();
+    assert!(error.contains("head[2].channels") && error.contains("classes"), "{error}");
+}
+
+#[test]
+fn dropping_what_is_not_there_is_an_error() {
+    let space = Space::load("quickstart").unwrap();
+    let choices = space.slots()[2].choices.len();
+    assert!(
+        matches!(space.without(&[(2, choices)]), Err(Error::Space { at, .. }) if at == space.slots()[2].name)
+    );
+    assert!(matches!(space.without(&[(space.slots().len(), 0)]), Err(Error::Space { .. })));
+}
+
+#[test]
+fn a_spaces_digest_is_that_of_its_meaning() {
+    let space = Space::load("quickstart").unwrap();
+    let digest = space.digest().unwrap();
+    assert_eq!(space.without(&[]).unwrap().digest().unwrap(), digest);
+    let less = space.without(&[(1, 0)]).unwrap();
+    assert_ne!(less.digest().unwrap(), digest);
+    assert_eq!(less.without(&[]).unwrap().digest().unwrap(), less.digest().unwrap());
+    let text = space.to_toml().unwrap().replacen(space.about(), "other words", 1);
+    let reworded = Space::parse_toml(&text, Path::new("space.toml")).unwrap();
+    assert_eq!((reworded.about(), reworded.digest().unwrap()), ("other words", digest));
+    let one = space.only(&space.first()).unwrap();
+    assert_ne!(one.digest().unwrap(), space.digest().unwrap());
+}
+
+#[test]
+fn a_file_of_an_architecture_is_read_by_its_own_space_alone() {
+    let space = Space::load("quickstart").unwrap();
+    let arch = space.sample(&mut Rng::new(3, "test").at(0, 0, 0));
+    let json = serde_json::to_string(&space.arch_file(&arch).unwrap()).unwrap();
+    let file: ArchFile = serde_json::from_str(&json).unwrap();
+    assert_eq!(space.read_arch_file(&file).unwrap(), arch);
+
+    let refused = |space: &Space, file: &ArchFile| match space.read_arch_file(file) {
+        Err(Error::Arch { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let other = Space::load("spos-cifar").unwrap();
+    let reason = refused(&other, &file);
+    let digests = [space.digest().unwrap(), other.digest().unwrap()];
+    for named in ["quickstart", "spos-cifar", &digests[0], &digests[1]] {
+        assert!(reason.contains(named), "{named}: {reason}");
+    }
+    assert!(refused(&space.with_classes(7).unwrap(), &file).contains(&digests[0]));
+
+    let changed = |change: &dyn Fn(&mut ArchFile)| {
+        let mut file = file.clone();
+        change(&mut file);
+        refused(&space, &file)
+    };
+    assert!(changed(&|f| drop(f.choices.pop())).contains("7 choices for 8 slots"));
+    assert!(changed(&|f| f.choices.swap(0, 1)).contains("stage1.slot1"));
+    assert!(changed(&|f| f.choices[1].1 = "mb_k3_e4".into()).contains("stage1.slot2 has no candidate"));
+    assert!(changed(&|f| f.macs += 1).contains("multiply-adds"));
+}
+
+/// `docs/papers.md`: what the CIFAR space takes from its reference, and where it keeps to the paper.
+#[test]
+fn spos_for_cifar_halves_twice_drops_nothing_and_projects_where_channels_change() {
+    let space = Space::load("spos-cifar").unwrap();
+    let strides: Vec<usize> = space.slots().iter().map(|s| s.place.stride).collect();
+    let halving: Vec<usize> = (0..20).filter(|&i| strides[i] == 2).collect();
+    assert_eq!(halving, [4, 8]);
+    assert!(!space.head().iter().any(|l| matches!(l.block, Block::Dropout { .. })));
+    // 16 -> 64 at stride 1, 3x3: projection (depthwise, 16 -> 16), then 16 -> 32, depthwise, 32 -> 48.
+    let macs = 32 * 32 * (9 * 16 + 16 * 16 + 16 * 32 + 9 * 32 + 32 * 48);
+    assert_eq!(space.slots()[0].choices[0].cost.macs, macs);
 }

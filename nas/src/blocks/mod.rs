@@ -170,25 +170,37 @@ impl Place {
     }
 }
 
-/// Adds up parameters and multiply-adds of layers.
-struct Count(Cost);
+/// Adds up parameters and multiply-adds of layers, in so many bits that no bound of a space's file can
+/// wrap them.
+#[derive(Default)]
+struct Count {
+    params: u128,
+    macs: u128,
+}
 
 impl Count {
+    /// Weights that are used once per pixel of a plane, and parameters beside them.
+    fn layer(&mut self, plane: usize, weights: [usize; 3], others: usize) {
+        let weights: u128 = weights.iter().map(|&n| n as u128).product();
+        self.params += weights + others as u128;
+        self.macs += weights * (plane as u128).pow(2);
+    }
+
     fn conv(&mut self, plane: usize, kernel: usize, input: usize, output: usize) {
-        let weights = (kernel * kernel * input * output) as u64;
-        self.0.params += weights + 2 * output as u64;
-        self.0.macs += weights * (plane * plane) as u64;
+        self.layer(plane, [kernel * kernel, input, output], 2 * output);
     }
 
     fn depthwise(&mut self, plane: usize, kernel: usize, channels: usize) {
-        let weights = (kernel * kernel * channels) as u64;
-        self.0.params += weights + 2 * channels as u64;
-        self.0.macs += weights * (plane * plane) as u64;
+        self.layer(plane, [kernel * kernel, channels, 1], 2 * channels);
     }
 
     fn linear(&mut self, input: usize, output: usize, bias: bool) {
-        self.0.params += (input * output) as u64 + if bias { output as u64 } else { 0 };
-        self.0.macs += (input * output) as u64;
+        self.layer(1, [1, input, output], if bias { output } else { 0 });
+    }
+
+    fn cost(&self) -> Option<Cost> {
+        let bounded = |n: u128| u64::try_from(n).ok().filter(|&n| n <= Cost::MAX);
+        Some(Cost { params: bounded(self.params)?, macs: bounded(self.macs)? })
     }
 }
 
@@ -204,6 +216,18 @@ impl Block {
             Block::Pool {} => "pool".into(),
             Block::Dropout { .. } => "dropout".into(),
             Block::Linear { .. } => "linear".into(),
+        }
+    }
+
+    /// Whether it may be a candidate of a slot: it keeps the plane and does something of its own.
+    pub fn is_candidate(&self) -> bool {
+        match self {
+            Block::Skip {}
+            | Block::Conv { .. }
+            | Block::InvertedResidual { .. }
+            | Block::Shuffle { .. }
+            | Block::Xception {} => true,
+            Block::Pool {} | Block::Dropout { .. } | Block::Linear { .. } => false,
         }
     }
 
@@ -249,11 +273,11 @@ impl Block {
     }
 
     /// Parameters (two for every batch-norm channel) and multiply-adds of convolutions and linear
-    /// layers (no norm, activation, pooling or bias).
-    pub fn cost(&self, place: &Place) -> Cost {
+    /// layers (no norm, activation, pooling or bias); `None` if one of them exceeds [`Cost::MAX`].
+    pub fn cost(&self, place: &Place) -> Option<Cost> {
         let Place { input, output, size, .. } = *place;
         let out = place.output_size();
-        let mut count = Count(Cost::default());
+        let mut count = Count::default();
         match self {
             Block::Skip {} | Block::Pool {} | Block::Dropout { .. } => {}
             Block::Conv { kernel, .. } => count.conv(out, *kernel, input, output),
@@ -288,7 +312,7 @@ impl Block {
             }
             Block::Linear { bias, .. } => count.linear(input, output, *bias),
         }
-        count.0
+        count.cost()
     }
 }
 

@@ -37,7 +37,7 @@ pub struct SpaceFile {
     pub candidates: Vec<Candidate>,
     /// Groups of slots.
     pub stages: Vec<Stage>,
-    /// Fixed layers after the slots. The last one's `channels` are the classes.
+    /// Fixed layers after the slots. The last one gives the classes and names no `channels`.
     pub head: Vec<Layer>,
     /// Labels that a slot is reduced to, by the slot's name; other slots keep all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -98,7 +98,8 @@ pub enum TextForm {
 /// A fixed layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
-    /// Output channels; left out: as many as come in. In the last layer of the head: the classes.
+    /// Output channels; left out: as many as come in. The last layer of the head has none: it gives the
+    /// classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// Stride; 1 if left out.
@@ -116,7 +117,8 @@ fn one() -> usize {
 /// A candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// Its name in architectures and parameters; made from the block if left out.
+    /// Its name in architectures and parameters: 1 to 64 letters, digits, `_` or `-`; made from the block
+    /// if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// In which slots.
@@ -125,6 +127,13 @@ pub struct Candidate {
     /// What it is.
     #[serde(flatten)]
     pub block: Block,
+}
+
+impl Candidate {
+    /// Its label, made from the block if the file gives none.
+    pub fn label(&self) -> String {
+        self.label.clone().unwrap_or_else(|| self.block.label())
+    }
 }
 
 /// In which slots a candidate stands.

@@ -3,6 +3,7 @@
 //! A space is a value. [`Space::only`] and [`Space::without`] give new ones; slots, candidates and so
 //! the names of weights stay the same, so weights survive.
 
+mod bounds;
 mod builtin;
 mod file;
 mod paths;
@@ -14,17 +15,11 @@ use crate::arch::Arch;
 use crate::blocks::{Block, Place};
 use crate::cost::Cost;
 use crate::error::{Error, Result};
-use crate::{files, suggest};
+use crate::suggest;
 
 pub use builtin::list;
 pub use file::{Candidate, InitRule, Input, Layer, Norm, SpaceFile, Stage, TextForm, Where};
-
-/// Bounds of what a file may ask for: such a network could still be counted in 64 bits.
-const MAX_SIZE: usize = 4096;
-const MAX_CHANNELS: usize = 1 << 16;
-const MAX_SLOTS: usize = 1024;
-const MAX_CANDIDATES: usize = 256;
-const MAX_LAYERS: usize = 64;
+pub use text::ArchFile;
 
 /// A search space.
 #[derive(Clone, Debug)]
@@ -65,6 +60,8 @@ pub struct Slot {
 pub struct Choice {
     /// Label.
     pub label: String,
+    /// Its place among the candidates that the slot has before any is dropped.
+    pub number: usize,
     /// What it is.
     pub block: Block,
     /// What it costs here.
@@ -89,9 +86,7 @@ impl Space {
                 known: known.join(", "),
             });
         }
-        let text = String::from_utf8(files::read(path)?)
-            .map_err(|e| Error::Toml { path: path.to_owned(), reason: format!("not UTF-8: {e}") })?;
-        Self::parse_toml(&text, path)
+        Self::parse_toml(&bounds::read(path)?, path)
     }
 
     /// Reads a space from TOML; `path` serves messages.
@@ -110,8 +105,7 @@ impl Space {
     /// # Errors
     /// [`Error::Toml`] if a value cannot be written.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(&self.file)
-            .map_err(|e| Error::Toml { path: self.file.name.clone().into(), reason: e.to_string() })
+        written(&self.file)
     }
 
     /// The space for other images.
@@ -137,7 +131,8 @@ impl Space {
     pub fn only(&self, arch: &Arch) -> Result<Self> {
         self.check(arch)?;
         let mut file = self.file.clone();
-        for (slot, &choice) in self.slots.iter().zip(arch.choices()) {
+        let open = |(slot, _): &(&Slot, &u16)| slot.choices.len() > 1;
+        for (slot, &choice) in self.slots.iter().zip(arch.choices()).filter(open) {
             file.keep.insert(slot.name.clone(), vec![slot.choices[usize::from(choice)].label.clone()]);
         }
         Self::resolve(file)
@@ -146,11 +141,20 @@ impl Space {
     /// The space without some candidates, each given as (slot, place among its choices).
     ///
     /// # Errors
-    /// [`Error::Space`] if a slot would have none left.
+    /// [`Error::Space`] if a slot would have none left, or has no such candidate.
     pub fn without(&self, dropped: &[(usize, usize)]) -> Result<Self> {
+        let problem = |at: String, reason: String| Error::Space { space: self.file.name.clone(), at, reason };
         let mut file = self.file.clone();
-        for (i, slot) in self.slots.iter().enumerate() {
-            let kept = slot.choices.iter().enumerate().filter(|(c, _)| !dropped.contains(&(i, *c)));
+        for &(s, c) in dropped {
+            let Some(slot) = self.slots.get(s) else {
+                let reason = format!("there are {} slots, counted from 0", self.slots.len());
+                return Err(problem(format!("slot {s}"), reason));
+            };
+            if c >= slot.choices.len() {
+                let reason = format!("no candidate {c} among {}, counted from 0", slot.choices.len());
+                return Err(problem(slot.name.clone(), reason));
+            }
+            let kept = slot.choices.iter().enumerate().filter(|(c, _)| !dropped.contains(&(s, *c)));
             file.keep.insert(slot.name.clone(), kept.map(|(_, choice)| choice.label.clone()).collect());
         }
         Self::resolve(file)
@@ -201,16 +205,17 @@ impl Space {
         &self.head
     }
 
-    /// BLAKE3 in hexadecimal over the space's file in its canonical form.
+    /// BLAKE3 in hexadecimal over the space's file in its canonical form, less the line about it.
     ///
     /// # Errors
     /// [`Error::Toml`] if a value cannot be written.
     pub fn digest(&self) -> Result<String> {
-        Ok(blake3::hash(self.to_toml()?.as_bytes()).to_hex().to_string())
+        let meaning = SpaceFile { about: String::new(), ..self.file.clone() };
+        Ok(blake3::hash(written(&meaning)?.as_bytes()).to_hex().to_string())
     }
 
     fn resolve(file: SpaceFile) -> Result<Self> {
-        if let Err((at, reason)) = check_bounds(&file) {
+        if let Err((at, reason)) = bounds::check(&file) {
             return Err(Error::Space { space: file.name, at, reason });
         }
         let mut walk = Walk::new(&file);
@@ -229,39 +234,73 @@ impl Space {
         if let Some(unknown) = file.keep.keys().find(|k| slots.iter().all(|s| s.name != **k)) {
             return Err(walk.problem(&format!("keep.{unknown:?}"), "there is no such slot".into()));
         }
-        let fixed = stem.iter().chain(&head).map(|l| l.block.cost(&l.place)).sum();
+        let fixed = walk.fixed_cost;
         Ok(Self { file, stem, slots, head, fixed })
     }
 }
 
-/// Walks through a network from the image on and knows what comes in where.
+fn written(file: &SpaceFile) -> Result<String> {
+    toml::to_string(file).map_err(|e| Error::Toml { path: file.name.clone().into(), reason: e.to_string() })
+}
+
+/// Walks through a network from the image on and knows what comes in where and what it has cost so far.
 struct Walk<'a> {
     file: &'a SpaceFile,
     channels: usize,
     size: usize,
     flat: bool,
+    /// Of the fixed layers.
+    fixed_cost: Cost,
+    /// Multiply-adds of the largest network.
+    macs: u64,
+    /// Parameters of the supernet.
+    params: u64,
 }
 
 impl<'a> Walk<'a> {
     fn new(file: &'a SpaceFile) -> Self {
-        Self { file, channels: file.input.channels, size: file.input.size, flat: false }
+        let Input { size, channels } = file.input;
+        Self { file, channels, size, flat: false, fixed_cost: Cost::default(), macs: 0, params: 0 }
     }
 
     fn problem(&self, at: &str, reason: String) -> Error {
         Error::Space { space: self.file.name.clone(), at: at.to_owned(), reason }
     }
 
-    /// Passes a layer in which any of `blocks` may run; returns where it stands.
-    fn pass(&mut self, name: &str, output: usize, stride: usize, blocks: &[&Block]) -> Result<Place> {
+    /// Passes a layer in which any of `blocks` may run; returns where it stands and what each costs.
+    fn pass(
+        &mut self,
+        name: &str,
+        output: usize,
+        stride: usize,
+        blocks: &[&Block],
+    ) -> Result<(Place, Vec<Cost>)> {
         let place = Place { input: self.channels, output, stride, size: self.size, flat: self.flat };
         if let Some(reason) = blocks.iter().find_map(|block| block.problem(&place)) {
             return Err(self.problem(name, reason));
         }
+        let costs: Option<Vec<Cost>> = blocks.iter().map(|block| block.cost(&place)).collect();
+        let Some(costs) = costs.filter(|costs| self.count(costs)) else {
+            return Err(self.problem(
+                name,
+                "with this layer the largest network has more than 2^53 multiply-adds, or the supernet more \
+                 than 2^53 parameters; lower channels, kernels, slots or the size of the input"
+                    .into(),
+            ));
+        };
         let pooled = blocks.iter().any(|b| matches!(b, Block::Pool {}));
         self.channels = output;
         self.size = if pooled { 1 } else { place.output_size() };
         self.flat |= pooled;
-        Ok(place)
+        Ok((place, costs))
+    }
+
+    /// Adds a layer's candidates; false if the sums exceed [`Cost::MAX`]. They cannot wrap: one layer has
+    /// at most 2^8 candidates of at most 2^53 each.
+    fn count(&mut self, candidates: &[Cost]) -> bool {
+        self.macs += candidates.iter().map(|c| c.macs).max().unwrap_or(0);
+        self.params += candidates.iter().map(|c| c.params).sum::<u64>();
+        self.macs.max(self.params) <= Cost::MAX
     }
 
     /// Fixed layers; `classes` is what the last of them gives.
@@ -271,7 +310,8 @@ impl<'a> Walk<'a> {
             let name = format!("{prefix}.{i}");
             let last = classes.filter(|_| i + 1 == layers.len());
             let output = last.or(layer.channels).unwrap_or(self.channels);
-            let place = self.pass(&name, output, layer.stride, &[&layer.block])?;
+            let (place, costs) = self.pass(&name, output, layer.stride, &[&layer.block])?;
+            self.fixed_cost = self.fixed_cost + costs.into_iter().sum();
             resolved.push(FixedLayer { name, place, block: layer.block.clone() });
         }
         Ok(resolved)
@@ -280,7 +320,7 @@ impl<'a> Walk<'a> {
     fn slot(&mut self, name: String, stage: usize, output: usize, stride: usize) -> Result<Slot> {
         let same = stride == 1 && self.channels == output;
         let kept = self.file.keep.get(&name);
-        let chosen: Vec<(String, &Block)> = self
+        let all: Vec<(String, &Block)> = self
             .file
             .candidates
             .iter()
@@ -289,62 +329,27 @@ impl<'a> Walk<'a> {
                 Where::SameShape => same,
                 Where::NewShape => !same,
             })
-            .map(|c| (c.label.clone().unwrap_or_else(|| c.block.label()), &c.block))
-            .filter(|(label, _)| kept.is_none_or(|kept| kept.contains(label)))
+            .map(|c| (c.label(), &c.block))
             .collect();
+        if let Some(twice) = (1..all.len()).find(|&i| all[..i].iter().any(|c| c.0 == all[i].0)) {
+            return Err(self.problem(&name, format!("two candidates are called {:?}", all[twice].0)));
+        }
+        if let Some(lost) = kept.and_then(|k| k.iter().find(|l| all.iter().all(|(c, _)| c != *l))) {
+            return Err(self.problem(&name, format!("keep names {lost:?}, which is no candidate here")));
+        }
+        let is_kept = |label: &String| kept.is_none_or(|kept| kept.contains(label));
+        let chosen: Vec<(usize, (String, &Block))> =
+            all.into_iter().enumerate().filter(|(_, (label, _))| is_kept(label)).collect();
         if chosen.is_empty() {
             return Err(self.problem(&name, "no candidate is left".into()));
         }
-        if let Some(lost) = kept.and_then(|k| k.iter().find(|l| chosen.iter().all(|(c, _)| c != *l))) {
-            return Err(self.problem(&name, format!("keep names {lost:?}, which is no candidate here")));
-        }
-        if let Some(twice) = (1..chosen.len()).find(|&i| chosen[..i].iter().any(|c| c.0 == chosen[i].0)) {
-            return Err(self.problem(&name, format!("two candidates are called {:?}", chosen[twice].0)));
-        }
-        let blocks: Vec<&Block> = chosen.iter().map(|(_, block)| *block).collect();
-        let place = self.pass(&name, output, stride, &blocks)?;
+        let blocks: Vec<&Block> = chosen.iter().map(|(_, (_, block))| *block).collect();
+        let (place, costs) = self.pass(&name, output, stride, &blocks)?;
         let choices = chosen
             .into_iter()
-            .map(|(label, block)| Choice { label, cost: block.cost(&place), block: block.clone() })
+            .zip(costs)
+            .map(|((number, (label, block)), cost)| Choice { label, number, block: block.clone(), cost })
             .collect();
         Ok(Slot { name, stage, place, choices })
     }
-}
-
-fn check_bounds(file: &SpaceFile) -> std::result::Result<(), (String, String)> {
-    let within = |at: &str, value: usize, max: usize| {
-        if (1..=max).contains(&value) {
-            Ok(())
-        } else {
-            Err((at.to_owned(), format!("{value} must be 1 to {max}")))
-        }
-    };
-    within("input.size", file.input.size, MAX_SIZE)?;
-    within("input.channels", file.input.channels, MAX_CHANNELS)?;
-    within("classes", file.classes, MAX_CHANNELS)?;
-    within("candidates", file.candidates.len(), MAX_CANDIDATES)?;
-    within("stages", file.stages.len(), MAX_LAYERS)?;
-    for (i, stage) in file.stages.iter().enumerate() {
-        within(&format!("stages[{i}].channels"), stage.channels, MAX_CHANNELS)?;
-        within(&format!("stages[{i}].slots"), stage.slots, MAX_SLOTS)?;
-        within(&format!("stages[{i}].stride"), stage.stride, 2)?;
-    }
-    within("stages", file.stages.iter().map(|s| s.slots).sum(), MAX_SLOTS)?;
-    for (prefix, layers) in [("stem", &file.stem), ("head", &file.head)] {
-        within(prefix, layers.len(), MAX_LAYERS)?;
-        for (i, layer) in layers.iter().enumerate() {
-            within(&format!("{prefix}[{i}].stride"), layer.stride, 2)?;
-            within(&format!("{prefix}[{i}].channels"), layer.channels.unwrap_or(1), MAX_CHANNELS)?;
-        }
-    }
-    if !(file.norm.eps > 0.0 && file.norm.eps < 1.0) {
-        return Err(("norm.eps".into(), format!("{} must be above 0 and below 1", file.norm.eps)));
-    }
-    if !(file.norm.momentum > 0.0 && file.norm.momentum <= 1.0) {
-        return Err((
-            "norm.momentum".into(),
-            format!("{} must be above 0 and at most 1", file.norm.momentum),
-        ));
-    }
-    Ok(())
 }

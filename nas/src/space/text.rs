@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FixedLayer, Space, TextForm};
+use super::{Choice, FixedLayer, Slot, Space, TextForm};
 use crate::arch::Arch;
+use crate::blocks::Block;
+use crate::cost::Cost;
 use crate::error::{Error, Result};
 use crate::suggest;
 
@@ -42,17 +44,14 @@ impl Space {
         pairs.map(|(slot, &c)| slot.choices[usize::from(c)].label.as_str()).collect()
     }
 
-    /// Reads the text form. Besides labels it takes a list of integers, each the place among all
-    /// candidates of the slot, or -1 for `skip`; brackets and blanks are passed over.
+    /// Reads the text form; brackets and blanks are passed over. Where labels are not joined, an integer
+    /// may stand for a label: the place among the candidates that the slot has before any is dropped, or
+    /// -1 for skip. So integers mean in a reduced space what they mean in the whole one.
     ///
     /// # Errors
     /// [`Error::Arch`] with the slot and what it knows.
     pub fn parse(&self, text: &str) -> Result<Arch> {
-        let wrong = |reason: String| Error::Arch {
-            space: self.name().to_owned(),
-            text: text.chars().take(200).collect(),
-            reason,
-        };
+        let wrong = |reason: String| self.no_arch(text, reason);
         let inner = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
         let parts: Vec<String> = if self.file.text == TextForm::Joined && !inner.contains(',') {
             inner.chars().map(String::from).collect()
@@ -64,23 +63,13 @@ impl Space {
         }
         let mut choices = Vec::with_capacity(parts.len());
         for (slot, part) in self.slots().iter().zip(&parts) {
-            let by_label = |label: &str| slot.choices.iter().position(|c| c.label == label);
-            let place = by_label(part).or_else(|| match part.parse::<i64>() {
-                Ok(-1) => by_label("skip"),
-                Ok(n) => usize::try_from(n).ok().filter(|&n| n < slot.choices.len()),
-                Err(_) => None,
+            let position = |is: &dyn Fn(&Choice) -> bool| slot.choices.iter().position(is);
+            let place = position(&|c| c.label == *part).or_else(|| match (self.file.text, part.parse()) {
+                (TextForm::Labels, Ok(-1i64)) => position(&|c| matches!(c.block, Block::Skip {})),
+                (TextForm::Labels, Ok(n)) => position(&|c| usize::try_from(n) == Ok(c.number)),
+                (TextForm::Joined, _) | (_, Err(_)) => None,
             });
-            let Some(place) = place else {
-                let known: Vec<&str> = slot.choices.iter().map(|c| c.label.as_str()).collect();
-                let meant = suggest::nearest(part, known.iter().copied());
-                let meant = meant.map_or(String::new(), |m| format!("; did you mean {m:?}?"));
-                return Err(wrong(format!(
-                    "{} has no candidate {part:?}; it has {}{meant}",
-                    slot.name,
-                    known.join(", ")
-                )));
-            };
-            choices.push(place as u16);
+            choices.push(place.ok_or_else(|| wrong(unknown(slot, part)))? as u16);
         }
         Ok(Arch::new(choices))
     }
@@ -99,6 +88,55 @@ impl Space {
             params: cost.params,
             macs: cost.macs,
         })
+    }
+
+    /// The architecture that an `arch.json` holds.
+    ///
+    /// # Errors
+    /// [`Error::Arch`] if the file is of another space, or of this one in another version, if a slot or
+    /// label is not what the space has, or if the costs are not those of the labels; [`Error::Toml`] if
+    /// the digest cannot be made.
+    pub fn read_arch_file(&self, file: &ArchFile) -> Result<Arch> {
+        let labels: Vec<&str> = file.choices.iter().map(|(_, label)| label.as_str()).collect();
+        let wrong = |reason: String| self.no_arch(&labels.join(","), reason);
+        let digest = self.digest()?;
+        if file.space != self.name() || file.digest != digest {
+            return Err(wrong(format!(
+                "it was made in space {:?} with digest {:?}, and this is {:?} with digest {digest:?}; \
+                 give the space that it was made in",
+                start(&file.space),
+                start(&file.digest),
+                self.name()
+            )));
+        }
+        if file.choices.len() != self.slots().len() {
+            return Err(wrong(format!(
+                "it has {} choices for {} slots",
+                file.choices.len(),
+                self.slots().len()
+            )));
+        }
+        let mut choices = Vec::with_capacity(self.slots().len());
+        for (slot, (name, label)) in self.slots().iter().zip(&file.choices) {
+            if *name != slot.name {
+                return Err(wrong(format!("it chooses for {:?} where {} stands", start(name), slot.name)));
+            }
+            let place = slot.choices.iter().position(|c| c.label == *label);
+            choices.push(place.ok_or_else(|| wrong(unknown(slot, label)))? as u16);
+        }
+        let arch = Arch::new(choices);
+        let (said, cost) = (Cost { params: file.params, macs: file.macs }, self.cost(&arch));
+        if said != cost {
+            return Err(wrong(format!(
+                "it says {} parameters and {} multiply-adds, and its labels have {} and {}",
+                said.params, said.macs, cost.params, cost.macs
+            )));
+        }
+        Ok(arch)
+    }
+
+    fn no_arch(&self, text: &str, reason: String) -> Error {
+        Error::Arch { space: self.name().to_owned(), text: start(text), reason }
     }
 
     /// Stem, slots and head for people.
@@ -135,4 +173,17 @@ impl Space {
         fixed(self.head(), &mut row);
         text
     }
+}
+
+/// Why `label` is no choice of `slot`.
+fn unknown(slot: &Slot, label: &str) -> String {
+    let known: Vec<&str> = slot.choices.iter().map(|c| c.label.as_str()).collect();
+    let meant = suggest::nearest(label, known.iter().copied());
+    let meant = meant.map_or(String::new(), |m| format!("; did you mean {m:?}?"));
+    format!("{} has no candidate {:?}; it has {}{meant}", slot.name, start(label), known.join(", "))
+}
+
+/// So much of a text that a message can quote it.
+fn start(text: &str) -> String {
+    text.chars().take(200).collect()
 }
