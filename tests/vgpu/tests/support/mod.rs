@@ -1,6 +1,8 @@
 //! A small host side for tests: buffers, arguments, launches.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use monopath_vgpu::exec::{self, Launch, Options};
 use monopath_vgpu::memory::Origin;
 use monopath_vgpu::ptx::Module;
@@ -42,6 +44,14 @@ pub struct Gpu {
     pub options: Options,
     pub module: Module,
     pub seed: u64,
+    lanes: AtomicU64,
+}
+
+/// Says what the device executed, so that the suite can be summed up.
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        println!("vgpu: {} lane-instructions", self.lanes.load(Relaxed));
+    }
 }
 
 impl Gpu {
@@ -49,7 +59,19 @@ impl Gpu {
         let memory = Memory::new(256 << 20);
         let module = Module::load(ptx).unwrap_or_else(|e| panic!("{e}"));
         module.place(&memory).expect("room for globals");
-        Gpu { memory, props: DeviceProps::default(), options: Options::default(), module, seed: 0 }
+        Gpu {
+            memory,
+            props: DeviceProps::default(),
+            options: Options::default(),
+            module,
+            seed: 0,
+            lanes: AtomicU64::new(0),
+        }
+    }
+
+    fn counted(&self, r: Result<Counters, Box<Fault>>) -> Result<Counters, Box<Fault>> {
+        self.lanes.fetch_add(r.as_ref().map_or(0, |c| c.executed().lane), Relaxed);
+        r
     }
 
     pub fn empty<T: Plain>(&self, n: usize) -> u64 {
@@ -109,7 +131,7 @@ impl Gpu {
             cooperative: true,
             seed: self.seed,
         };
-        exec::launch(kernel, &launch, &self.memory, &self.props, &self.options)
+        self.counted(exec::launch(kernel, &launch, &self.memory, &self.props, &self.options))
     }
 
     pub fn run(
@@ -131,7 +153,7 @@ impl Gpu {
             cooperative: false,
             seed: self.seed,
         };
-        exec::launch(kernel, &launch, &self.memory, &self.props, &self.options)
+        self.counted(exec::launch(kernel, &launch, &self.memory, &self.props, &self.options))
     }
 }
 
