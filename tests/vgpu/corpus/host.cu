@@ -1,4 +1,8 @@
 // Kernels of the host-side tests: small, so that what is tested is the driver and not the arithmetic.
+#ifndef __CUDACC_RTC__
+#include <cassert>
+#include <cstdio>
+#endif
 
 extern "C" __global__ void axpy(float a, const float *x, float *y, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -62,3 +66,11 @@ extern "C" __global__ void __launch_bounds__(64) bounded(int *out) { out[threadI
 extern "C" __global__ void nothing() {}
 
 extern "C" __global__ void stop() { __trap(); }
+
+extern "C" __global__ void hello(int value) { printf("block %d says %d\n", (int)blockIdx.x, value); }
+
+// A device-side assertion that fails where the value is no multiple of three.
+extern "C" __global__ void insist(const int *in) {
+    int value = in[threadIdx.x];
+    assert(value % 3 == 0);
+}

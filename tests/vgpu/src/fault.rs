@@ -31,8 +31,10 @@ pub enum FaultKind {
     Deadlock,
     /// The launch ran longer than its budget of instructions.
     Timeout,
-    /// `trap`, or a failed device-side assertion.
+    /// `trap`.
     Trap,
+    /// A failed assertion of the kernel.
+    Assert,
     /// Something the interpreter does not model for the given operands.
     Unsupported,
 }
@@ -54,6 +56,7 @@ impl FaultKind {
             FaultKind::Deadlock => "deadlock",
             FaultKind::Timeout => "instruction budget spent",
             FaultKind::Trap => "trap",
+            FaultKind::Assert => "failed assertion",
             FaultKind::Unsupported => "not modelled",
         }
     }

@@ -10,14 +10,17 @@
 //! - [`tally`]: the counters of a run.
 //! - `queue`, `stream`, `submit`, `capture`: order of work, streams and events, capture into graphs.
 //! - `order`: vector clocks that find operations without an order between them, whatever order they ran in.
-//! - `device`, `work`, `module`, `pool`, `host`, `occupancy`: the device's state and what an operation does.
+//! - `entry`, `device`, `run`, `work`, `accounts`: calls, the device's state, running work, what an operation does, memory.
+//! - `module`, `pool`, `host`, `occupancy`: modules, memory pools, host memory, resident blocks.
 //! - `abi`: the C functions, grouped as in the driver's manual.
 
 pub(crate) mod abi;
+mod accounts;
 mod capture;
 pub mod code;
 pub mod config;
 pub(crate) mod device;
+mod entry;
 mod host;
 mod module;
 mod occupancy;
@@ -25,6 +28,7 @@ mod order;
 mod pool;
 mod queue;
 pub mod report;
+mod run;
 mod stream;
 mod submit;
 pub mod tally;

@@ -50,8 +50,10 @@ pub enum Kind {
     Deadlock,
     /// A launch that spent its budget of instructions.
     Timeout,
-    /// `trap`, or a failed assertion of the kernel.
+    /// `trap`.
     Trap,
+    /// A failed assertion of the kernel.
+    Assert,
     /// A call that a capture in progress forbids.
     Capture,
     /// A module image that is no PTX.
@@ -100,6 +102,7 @@ impl From<FaultKind> for Kind {
             FaultKind::Deadlock => Kind::Deadlock,
             FaultKind::Timeout => Kind::Timeout,
             FaultKind::Trap => Kind::Trap,
+            FaultKind::Assert => Kind::Assert,
             FaultKind::Unsupported => Kind::Unsupported,
         }
     }

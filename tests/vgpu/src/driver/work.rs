@@ -237,6 +237,7 @@ pub fn code_of(kind: FaultKind) -> Code {
         | FaultKind::DivergentBarrier
         | FaultKind::SyncMask
         | FaultKind::Trap => Code::LaunchFailed,
+        FaultKind::Assert => Code::Assert,
         FaultKind::LaunchLimit => Code::InvalidValue,
         FaultKind::Deadlock | FaultKind::Timeout => Code::LaunchTimeout,
         FaultKind::Unsupported => Code::NotSupported,

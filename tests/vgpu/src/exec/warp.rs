@@ -439,15 +439,15 @@ impl Warp {
             Op::Print => super::print::run(self, cx, inst, g.pc, m),
             Op::Trap(why) => {
                 let lane = m.trailing_zeros() as usize;
-                let text = match why {
-                    0 => "the kernel executed `trap`".to_string(),
-                    1 => "the kernel executed `brkpt`".to_string(),
+                let (kind, text) = match why {
+                    0 => (FaultKind::Trap, "the kernel executed `trap`".to_string()),
+                    1 => (FaultKind::Trap, "the kernel executed `brkpt`".to_string()),
                     _ => {
                         let address = self.view(cx.consts).r64(inst.a)[lane];
-                        format!("assertion failed: {}", super::print::text(cx, address).unwrap_or_default())
+                        (FaultKind::Assert, super::print::text(cx, address).unwrap_or_default())
                     }
                 };
-                Err(Trouble::new(FaultKind::Trap, g.pc, lane, text))
+                Err(Trouble::new(kind, g.pc, lane, text))
             }
             _ => Err(Trouble::new(FaultKind::Unsupported, g.pc, 0, "instruction without a meaning".into())),
         }

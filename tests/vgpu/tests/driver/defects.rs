@@ -46,6 +46,7 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("unloaded_module_in_graph", unloaded_module_in_graph),
     ("out_of_memory", out_of_memory),
     ("trap", trap),
+    ("assertion", assertion),
     ("nobody_waits", nobody_waits),
     ("bad_ptx", bad_ptx),
     ("new_ptx", new_ptx),
@@ -790,6 +791,27 @@ fn trap() {
 #[test]
 fn a_trap_is_reported() {
     run("trap").only(Kind::Trap);
+}
+
+fn assertion() {
+    let context = context();
+    let stream = context.default_stream();
+    let f = kernel(&context, "insist");
+    let x = stream.clone_htod(&[0, 3, 6, 8]).unwrap();
+    // SAFETY: the arguments are those of `insist`.
+    unsafe { stream.launch_builder(&f).arg(&x).launch(shape(1, 3)) }.unwrap();
+    stream.synchronize().unwrap();
+    // SAFETY: the arguments are those of `insist`.
+    unsafe { stream.launch_builder(&f).arg(&x).launch(shape(1, 4)) }.unwrap();
+    assert_eq!(code(stream.synchronize()), sys::CUresult::CUDA_ERROR_ASSERT);
+}
+
+#[test]
+fn a_failed_assertion_of_a_kernel_is_reported() {
+    let outcome = run("assertion");
+    let report = outcome.only(Kind::Assert);
+    assert!(report.text.contains("value % 3 == 0"), "{}", report.text);
+    assert_eq!(report.place.as_ref().and_then(|p| p.thread), Some([3, 0, 0]));
 }
 
 fn nobody_waits() {

@@ -54,6 +54,8 @@ pub fn vgpu() -> Command {
 pub struct Outcome {
     /// Exit code of the launcher.
     pub code: Option<i32>,
+    /// Standard output of the child.
+    pub stdout: String,
     /// Standard error stream.
     pub stderr: String,
     /// Reports in order.
@@ -116,6 +118,7 @@ fn start(name: &str, options: &[&str], launcher: &mut Command) -> Outcome {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     Outcome {
         code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         reports: read_reports(&file("reports")),
         tally: std::fs::read(file("counters")).ok().and_then(|json| serde_json::from_slice(&json).ok()),
         stderr,

@@ -28,6 +28,7 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("contexts", contexts),
     ("polling", polling),
     ("peer", peer),
+    ("prints", prints),
 ];
 
 const N: usize = 1000;
@@ -166,6 +167,23 @@ fn tracking() {
 fn event_tracking_orders_streams_under_every_seed() {
     for seed in 0..8 {
         assert!(run_with("tracking", &["--seed", &seed.to_string()]).clean().tally().event_records > 4);
+    }
+}
+
+fn prints() {
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.default_stream();
+    let f = kernel(&context, "hello");
+    // SAFETY: the arguments are those of `hello`.
+    unsafe { stream.launch_builder(&f).arg(&42i32).launch(shape(2, 1)) }.unwrap();
+    stream.synchronize().unwrap();
+}
+
+#[test]
+fn what_kernels_print_goes_to_the_programs_output() {
+    let outcome = run("prints").clean();
+    for line in ["block 0 says 42", "block 1 says 42"] {
+        assert!(outcome.stdout.lines().any(|l| l.ends_with(line)), "{}", outcome.stdout);
     }
 }
 

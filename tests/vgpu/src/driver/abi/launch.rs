@@ -1,14 +1,15 @@
 //! Kernel launches. Everything that can be known is checked at the call, as the driver does.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use super::super::code::Code;
-use super::super::device::{Done, Driver, Refusal, kernel_op};
+use super::super::device::{Done, Driver, Refusal};
 use super::super::host::read_carefully;
 use super::super::module::Function;
 use super::super::occupancy;
 use super::super::report::Kind;
-use super::super::work::KernelCall;
+use super::super::work::{KernelCall, Op};
 use super::in_context;
 use super::module::needs;
 use crate::exec;
@@ -140,7 +141,7 @@ fn launch(
             ));
         }
     }
-    d.submit(name, stream, kernel_op(call))
+    d.submit(name, stream, Op::Kernel(Arc::new(call)))
 }
 
 #[unsafe(no_mangle)]

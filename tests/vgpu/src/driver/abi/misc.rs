@@ -3,7 +3,8 @@
 use std::ffi::{c_char, c_void};
 
 use super::super::code::Code;
-use super::super::device::{self, Refusal};
+use super::super::device::Refusal;
+use super::super::entry;
 use super::super::report::{self, Kind, Report};
 use super::{call, put, text};
 
@@ -12,12 +13,12 @@ extern "C" fn cuInit(flags: u32) -> u32 {
     if flags != 0 {
         return Code::InvalidValue as u32;
     }
-    device::start("cuInit") as u32
+    entry::start("cuInit") as u32
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDriverGetVersion(version: *mut i32) -> u32 {
-    let code = device::start("cuDriverGetVersion");
+    let code = entry::start("cuDriverGetVersion");
     if code != Code::Success {
         return code as u32;
     }

@@ -43,7 +43,7 @@ fn current() -> u64 {
 
 /// Runs a call of the program.
 pub(crate) fn call(function: &'static str, f: impl FnOnce(&mut Driver) -> Done) -> u32 {
-    super::device::call(function, f) as u32
+    super::entry::call(function, f) as u32
 }
 
 /// Runs a call that needs a current context without a fault.
