@@ -44,9 +44,7 @@ fn main() {
     );
     for (name, shape) in SHAPES {
         if name.contains(&*filter) {
-            if let Err(e) = measure(&cpu, name, shape, runs) {
-                fail(&e.to_string());
-            }
+            measure(&cpu, name, shape, runs).unwrap_or_else(|e| fail(&e.to_string()));
         }
     }
 }
