@@ -1,10 +1,13 @@
 //! Search spaces: counts against published tables, text forms, and files that are not sound.
 
-use std::collections::HashSet;
+mod costs;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use engine::Rng;
+use engine::{Cpu, Rng};
 use nas::blocks::Block;
+use nas::model::{Model, NormParams};
 use nas::space::{ArchFile, list};
 use nas::{Arch, Error, Space};
 
@@ -374,4 +377,70 @@ fn spos_for_cifar_halves_twice_drops_nothing_and_projects_where_channels_change(
     // 16 -> 64 at stride 1, 3x3: projection (depthwise, 16 -> 16), then 16 -> 32, depthwise, 32 -> 48.
     let macs = 32 * 32 * (9 * 16 + 16 * 16 + 16 * 32 + 9 * 32 + 32 * 48);
     assert_eq!(space.slots()[0].choices[0].cost.macs, macs);
+}
+
+/// So a reduced supernet and a single network can take over weights by name.
+#[test]
+fn weights_of_a_reduced_space_are_weights_of_the_whole() {
+    let cpu = Cpu::new(1).unwrap();
+    for name in ["quickstart", "nas-bench-macro"] {
+        let space = Space::load(name).unwrap();
+        let weights = |space: &Space| {
+            let model = Model::new(space, NormParams::Supernet).unwrap();
+            let store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
+            let rows = store.table().iter().map(|p| (p.name.clone(), p.shape.len()));
+            rows.collect::<BTreeMap<String, usize>>()
+        };
+        let whole = weights(&space);
+        let arch = space.largest();
+        let only = weights(&space.only(&arch).unwrap());
+        assert_eq!(only.values().sum::<usize>() as u64, space.cost(&arch).params, "{name}");
+        let without = weights(&space.without(&[(0, 0), (3, 1)]).unwrap());
+        for part in [&only, &without] {
+            assert!(part.len() < whole.len(), "{name}");
+            for (weight, len) in part {
+                assert_eq!(whole.get(weight), Some(len), "{name}: {weight}");
+            }
+        }
+        let lost = format!("{}.{}.", space.slots()[3].name, space.slots()[3].choices[1].label);
+        let has = |weights: &BTreeMap<String, usize>| weights.keys().any(|w| w.starts_with(&lost));
+        assert!(has(&whole) && !has(&without), "{name}: {lost}");
+    }
+}
+
+/// Letters, a digit, an ideograph, an emoji, a combining mark, a byte-order mark, a blank, zero.
+const LETTERS: [char; 9] =
+    ['\u{e9}', '\u{3a9}', '\u{6f3}', '\u{4e2d}', '\u{1f980}', '\u{301}', '\u{feff}', '\u{3000}', '\0'];
+
+#[test]
+fn letters_of_any_script_are_errors_not_panics() {
+    let space = Space::load("mobilenet-se").unwrap();
+    let texts = [space.to_toml().unwrap(), space.text(&space.largest())];
+    let mut draws = Rng::new(5, "letters").at(0, 0, 0);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..2_000 {
+        for (i, text) in texts.iter().enumerate() {
+            let mut letters: Vec<char> = text.chars().collect();
+            for _ in 0..=draws.below(3) {
+                let at = draws.below(letters.len() as u32) as usize;
+                let letter = LETTERS[draws.below(LETTERS.len() as u32) as usize];
+                if draws.below(2) == 0 { letters[at] = letter } else { letters.insert(at, letter) }
+            }
+            let mutated: String = letters.into_iter().collect();
+            let outcome = match i {
+                0 => {
+                    Space::parse_toml(&mutated, Path::new("mutated.toml")).map(|s| drop(s.to_toml().unwrap()))
+                }
+                _ => space.parse(&mutated).map(|arch| drop(space.text(&arch))),
+            };
+            match outcome {
+                Ok(()) => read += 1,
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 0 && refused > 2_000, "{read} {refused}");
 }
