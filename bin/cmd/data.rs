@@ -19,7 +19,7 @@ pub struct Data {
 enum DataCommand {
     /// Decode every image of a recipe's data and say what is there
     Inspect {
-        /// The recipe whose [data] section is looked at
+        /// The recipe whose data section is looked at
         recipe: PathBuf,
         /// Change a setting of the recipe
         #[arg(long = "set", value_name = "KEY=VALUE")]

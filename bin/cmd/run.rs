@@ -20,7 +20,7 @@ use crate::setup::{DeviceArgs, check_overrides, stop_flag, usage};
 pub struct Run {
     /// The recipe, a TOML file
     recipe: PathBuf,
-    /// Run directory [default: runs/<recipe>-<n>]
+    /// Run directory; left out: runs/NAME-N after the recipe
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in --out; begins anew if there is none

@@ -62,22 +62,6 @@ pub trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `a - b`.
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b`.
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a / b`.
-    fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The larger; `b` if one is no number.
-    fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller; `b` if one is no number.
-    fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Lane by lane `yes` where `a < b`, else `no`.
-    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
-    /// The nearest whole number, of halves the even one.
-    fn round(self, a: Self::V) -> Self::V;
-    /// `2^a` of whole numbers from -126 to 127.
-    fn power_of_two(self, a: Self::V) -> Self::V;
     /// Asks for the cache line at `at`, which need not be valid.
     fn prefetch(self, at: *const f32);
 
@@ -192,48 +176,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn prefetch(self, _at: *const f32) {}
 
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        lanewise(|i, j| a[i][j] - b[i][j])
-    }
-
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        lanewise(|i, j| a[i][j] * b[i][j])
-    }
-
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        lanewise(|i, j| a[i][j] / b[i][j])
-    }
-
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        lanewise(|i, j| if a[i][j] > b[i][j] { a[i][j] } else { b[i][j] })
-    }
-
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        lanewise(|i, j| if a[i][j] < b[i][j] { a[i][j] } else { b[i][j] })
-    }
-
-    #[inline(always)]
-    fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
-        lanewise(|i, j| if a[i][j] < b[i][j] { yes[i][j] } else { no[i][j] })
-    }
-
-    #[inline(always)]
-    fn round(self, a: Self::V) -> Self::V {
-        // 1.5 * 2^23: adding it leaves no bits for a fraction; exact below 2^22.
-        const MAGIC: f32 = 12_582_912.0;
-        lanewise(|i, j| (a[i][j] + MAGIC) - MAGIC)
-    }
-
-    #[inline(always)]
-    fn power_of_two(self, a: Self::V) -> Self::V {
-        lanewise(|i, j| f32::from_bits(((a[i][j] as i32 + 127) as u32) << 23))
-    }
-
     type W = Self::V;
     const WIDE: usize = LANES;
 
@@ -261,17 +203,17 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn wsub(self, a: Self::W, b: Self::W) -> Self::W {
-        self.sub(a, b)
+        lanewise(|i, j| a[i][j] - b[i][j])
     }
 
     #[inline(always)]
     fn wmul(self, a: Self::W, b: Self::W) -> Self::W {
-        self.mul(a, b)
+        lanewise(|i, j| a[i][j] * b[i][j])
     }
 
     #[inline(always)]
     fn wdiv(self, a: Self::W, b: Self::W) -> Self::W {
-        self.div(a, b)
+        lanewise(|i, j| a[i][j] / b[i][j])
     }
 
     #[inline(always)]
@@ -281,12 +223,12 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn wmax(self, a: Self::W, b: Self::W) -> Self::W {
-        self.max(a, b)
+        lanewise(|i, j| if a[i][j] > b[i][j] { a[i][j] } else { b[i][j] })
     }
 
     #[inline(always)]
     fn wmin(self, a: Self::W, b: Self::W) -> Self::W {
-        self.min(a, b)
+        lanewise(|i, j| if a[i][j] < b[i][j] { a[i][j] } else { b[i][j] })
     }
 
     #[inline(always)]
@@ -296,12 +238,14 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn wround(self, a: Self::W) -> Self::W {
-        self.round(a)
+        // 1.5 * 2^23: adding it leaves no bits for a fraction; exact below 2^22.
+        const MAGIC: f32 = 12_582_912.0;
+        lanewise(|i, j| (a[i][j] + MAGIC) - MAGIC)
     }
 
     #[inline(always)]
     fn wpower(self, a: Self::W) -> Self::W {
-        self.power_of_two(a)
+        lanewise(|i, j| f32::from_bits(((a[i][j] as i32 + 127) as u32) << 23))
     }
 }
 
@@ -335,67 +279,9 @@ mod x86 {
         work.run(token);
     }
 
-    /// Element-wise instructions on eight lanes, the same for both tokens.
-    macro_rules! eight_lanes {
-        () => {
-            #[inline(always)]
-            fn sub(self, a: __m256, b: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_sub_ps(a, b) }
-            }
-
-            #[inline(always)]
-            fn mul(self, a: __m256, b: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_mul_ps(a, b) }
-            }
-
-            #[inline(always)]
-            fn div(self, a: __m256, b: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_div_ps(a, b) }
-            }
-
-            #[inline(always)]
-            fn max(self, a: __m256, b: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_max_ps(a, b) }
-            }
-
-            #[inline(always)]
-            fn min(self, a: __m256, b: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_min_ps(a, b) }
-            }
-
-            #[inline(always)]
-            fn if_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
-            }
-
-            #[inline(always)]
-            fn round(self, a: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-            }
-
-            #[inline(always)]
-            fn power_of_two(self, a: __m256) -> __m256 {
-                // SAFETY: `self` is proof of the instructions.
-                unsafe {
-                    let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-                }
-            }
-        };
-    }
-
     impl Simd for Avx2 {
         type V = __m256;
         const FMA: bool = true;
-
-        eight_lanes!();
 
         #[inline(always)]
         fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
@@ -526,8 +412,6 @@ mod x86 {
     impl Simd for Avx512 {
         type V = __m256;
         const FMA: bool = true;
-
-        eight_lanes!();
 
         #[inline(always)]
         fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
