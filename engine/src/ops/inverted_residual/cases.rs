@@ -209,6 +209,23 @@ pub(in super::super) fn cases() -> Vec<Case> {
         ),
         case("one image", base, Dims { x: [1, 6, 6, 8], e: 48, o: 8, ..d }),
         case("several panels, groups of images", base, Dims { x: [9, 13, 14, 4], e: 20, k: 5, r: 3, o: 4 }),
+        // Planes beyond 96 KiB a block of channels are walked in bands of rows.
+        case(
+            "large plane",
+            InvertedResidual { squeeze: None, ..base },
+            Dims { x: [1, 40, 42, 3], e: 5, k: 5, o: 3, ..d },
+        ),
+        case(
+            "large plane, stride 2",
+            InvertedResidual { stride: 2, residual: false, ..base },
+            Dims { x: [1, 57, 62, 3], e: 5, o: 4, ..d },
+        ),
+        // Sums of more than 256 terms are cut.
+        case(
+            "many channels",
+            InvertedResidual { residual: false, ..base },
+            Dims { x: [2, 2, 3, 20], e: 290, r: 4, o: 40, ..d },
+        ),
         case("one pixel of several images", base, Dims { x: [5, 1, 1, 8], e: 24, k: 5, o: 8, ..d }),
         case("frozen", frozen, d),
         case(
