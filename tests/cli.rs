@@ -42,6 +42,9 @@ fn a_run_ends_with_its_files_its_table_and_its_outcome() {
     let space = run.join("space.toml");
     let count = json(&bench.ok(&["count", "--space", space.to_str().unwrap(), "--arch", arch, "--json"]));
     assert_eq!((&count["macs"], &count["params"]), (&result["found"]["macs"], &result["found"]["params"]));
+    let file = run.join("arch.json");
+    let same = ["count", "--space", space.to_str().unwrap(), "--arch", file.to_str().unwrap(), "--json"];
+    assert_eq!(json(&bench.ok(&same)), count);
     bench.ok(&["report", "run"]);
     let before = std::fs::read(run.join("model.safetensors")).unwrap();
     bench.ok(&["run", "tiny.toml", "--out", "run", "--resume"]);
@@ -72,7 +75,7 @@ fn a_typo_in_the_recipe_is_answered_with_the_nearest_key_and_nothing_is_written(
 #[test]
 fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
     let bench = Bench::new();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.batch=7"], "a divisor of batch"),
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.lr=-1"], "supernet.train.lr"),
         (&["run", "tiny.toml", "--out", "r", "--set", "nonsense"], "key=value"),
@@ -81,6 +84,7 @@ fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
         (&["run", "tiny.toml", "--resume"], "--out"),
         (&["count", "--space", "quickstart", "--arch", "1,2,3"], "3 choices for 8 slots"),
         (&["search", "nowhere"], "no run directory"),
+        (&["count", "--space", "quickstart", "--arch", "gone.json"], "gone.json"),
         (&["space", "show", "nosuch"], "known: "),
         (&["frobnicate"], "unrecognized subcommand"),
     ];
@@ -133,6 +137,8 @@ fn spaces_devices_and_data_can_be_looked_at() {
     assert_eq!(count["networks"], "6561");
     let count = json(&bench.ok(&["count", "--space", "nas-bench-macro", "--arch", "02012100", "--json"]));
     assert_eq!((count["params"].as_u64(), count["macs"].as_u64()), (Some(890_666), Some(47_327_744)));
+    assert!(count["compat"]["thop"].as_u64() > count["macs"].as_u64(), "{count}");
+    assert_eq!(count["compat"]["abs"].as_u64(), Some(47_327_744 + 1279 * 10));
     assert!(bench.ok(&["devices"]).contains("cpu"));
     let data = json(&bench.ok(&["data", "inspect", "tiny.toml", "--json"]));
     assert_eq!((data["train"]["records"].as_u64(), data["test"]["records"].as_u64()), (Some(100), Some(40)));

@@ -33,13 +33,16 @@ enum SpaceCommand {
 }
 
 /// Count parameters and multiply-adds of one architecture.
+///
+/// Below them stand the counts of papers that count otherwise: `thop` adds batch norms, pooling and biases
+/// (Cream), `abs` counts a linear layer's additions apart (ABS).
 #[derive(Args)]
 pub struct Count {
     /// Name of a space, or the path of its TOML file
     #[arg(long)]
     space: String,
-    /// The architecture in the space's text form, for example 02012100 in nas-bench-macro
-    #[arg(long, allow_hyphen_values = true)]
+    /// The architecture in the space's text form, for example 02012100 in nas-bench-macro, or an arch.json
+    #[arg(long, allow_hyphen_values = true, value_name = "TEXT|FILE")]
     arch: String,
     /// Print JSON
     #[arg(long)]
@@ -89,23 +92,19 @@ impl Count {
     /// Runs it.
     pub fn run(self) -> Result<ExitCode> {
         let space = nas::Space::load(&self.space)?;
-        let arch = space.parse(&self.arch)?;
-        let cost = space.cost(&arch);
+        let arch = space.arch(&self.arch)?;
+        let (cost, work) = (space.cost(&arch), space.work(&arch));
+        let compat = Counter::ALL.map(|c| (c.name(), c.count(&work)));
         if self.json {
-            let compat: serde_json::Map<String, serde_json::Value> = Counter::ALL
-                .iter()
-                .map(|c| {
-                    let cost = c.count(cost);
-                    (c.name().to_owned(), serde_json::json!({ "params": cost.params, "macs": cost.macs }))
-                })
-                .collect();
             let value = serde_json::json!({
                 "space": space.name(), "arch": space.text(&arch),
-                "params": cost.params, "macs": cost.macs, "compat": compat,
+                "params": cost.params, "macs": cost.macs,
+                "compat": serde_json::Map::from_iter(compat.map(|(name, n)| (name.to_owned(), n.into()))),
             });
             println!("{value:#}");
         } else {
             println!("params {}\nmacs   {}", cost.params, cost.macs);
+            compat.iter().for_each(|(name, n)| println!("{name:<6} {n}"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,7 +5,7 @@
 use engine::ops::Act;
 use serde::{Deserialize, Serialize};
 
-use crate::cost::Cost;
+use crate::cost::Work;
 
 /// Largest kernel that a space may name.
 const MAX_KERNEL: usize = 31;
@@ -170,40 +170,6 @@ impl Place {
     }
 }
 
-/// Adds up parameters and multiply-adds of layers, in so many bits that no bound of a space's file can
-/// wrap them.
-#[derive(Default)]
-struct Count {
-    params: u128,
-    macs: u128,
-}
-
-impl Count {
-    /// Weights that are used once per pixel of a plane, and parameters beside them.
-    fn layer(&mut self, plane: usize, weights: [usize; 3], others: usize) {
-        let weights: u128 = weights.iter().map(|&n| n as u128).product();
-        self.params += weights + others as u128;
-        self.macs += weights * (plane as u128).pow(2);
-    }
-
-    fn conv(&mut self, plane: usize, kernel: usize, input: usize, output: usize) {
-        self.layer(plane, [kernel * kernel, input, output], 2 * output);
-    }
-
-    fn depthwise(&mut self, plane: usize, kernel: usize, channels: usize) {
-        self.layer(plane, [kernel * kernel, channels, 1], 2 * channels);
-    }
-
-    fn linear(&mut self, input: usize, output: usize, bias: bool) {
-        self.layer(1, [1, input, output], if bias { output } else { 0 });
-    }
-
-    fn cost(&self) -> Option<Cost> {
-        let bounded = |n: u128| u64::try_from(n).ok().filter(|&n| n <= Cost::MAX);
-        Some(Cost { params: bounded(self.params)?, macs: bounded(self.macs)? })
-    }
-}
-
 impl Block {
     /// The label of a candidate that names none.
     pub fn label(&self) -> String {
@@ -272,14 +238,14 @@ impl Block {
         place.output / 2
     }
 
-    /// Parameters (two for every batch-norm channel) and multiply-adds of convolutions and linear
-    /// layers (no norm, activation, pooling or bias); `None` if one of them exceeds [`Cost::MAX`].
-    pub fn cost(&self, place: &Place) -> Option<Cost> {
+    /// What the block does there for one image.
+    pub fn work(&self, place: &Place) -> Work {
         let Place { input, output, size, .. } = *place;
         let out = place.output_size();
-        let mut count = Count::default();
+        let mut count = Work::default();
         match self {
-            Block::Skip {} | Block::Pool {} | Block::Dropout { .. } => {}
+            Block::Skip {} | Block::Dropout { .. } => {}
+            Block::Pool {} => count.pool(size, input),
             Block::Conv { kernel, .. } => count.conv(out, *kernel, input, output),
             Block::InvertedResidual { kernel, expansion, se, .. } => {
                 let wide = input * expansion;
@@ -288,8 +254,7 @@ impl Block {
                 }
                 count.depthwise(out, *kernel, wide);
                 if let Some(se) = se {
-                    count.linear(wide, se.hidden(input), true);
-                    count.linear(se.hidden(input), wide, true);
+                    count.squeeze(out, wide, se.hidden(input));
                 }
                 count.conv(out, 1, wide, output);
             }
@@ -312,13 +277,13 @@ impl Block {
             }
             Block::Linear { bias, .. } => count.linear(input, output, *bias),
         }
-        count.cost()
+        count
     }
 }
 
 /// Counts the projection of a block that changes the shape; returns the channels that enter the main
 /// branch.
-fn shuffle_side(count: &mut Count, place: &Place, kernel: usize) -> usize {
+fn shuffle_side(count: &mut Work, place: &Place, kernel: usize) -> usize {
     if place.keeps_shape() {
         return place.input / 2;
     }

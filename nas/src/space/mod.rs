@@ -279,7 +279,7 @@ impl<'a> Walk<'a> {
         if let Some(reason) = blocks.iter().find_map(|block| block.problem(&place)) {
             return Err(self.problem(name, reason));
         }
-        let costs: Option<Vec<Cost>> = blocks.iter().map(|block| block.cost(&place)).collect();
+        let costs: Option<Vec<Cost>> = blocks.iter().map(|block| block.work(&place).cost()).collect();
         let Some(costs) = costs.filter(|costs| self.count(costs)) else {
             return Err(self.problem(
                 name,

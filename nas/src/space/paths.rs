@@ -5,7 +5,7 @@ use engine::rng::Draws;
 use super::{Choice, Slot, Space};
 use crate::arch::Arch;
 use crate::blocks::Block;
-use crate::cost::Cost;
+use crate::cost::{Cost, Work};
 use crate::error::{Error, Result};
 
 impl Space {
@@ -107,6 +107,14 @@ impl Space {
     pub fn cost(&self, arch: &Arch) -> Cost {
         let choice = |(slot, &c): (&Slot, &u16)| slot.choices[usize::from(c)].cost;
         self.fixed + self.slots().iter().zip(arch.choices()).map(choice).sum()
+    }
+
+    /// What an architecture of this space does for one image, for [`Counter::count`](crate::cost::Counter::count).
+    pub fn work(&self, arch: &Arch) -> Work {
+        let fixed = self.stem().iter().chain(self.head()).map(|layer| layer.block.work(&layer.place));
+        let chosen = self.slots().iter().zip(arch.choices());
+        let chosen = chosen.map(|(slot, &c)| slot.choices[usize::from(c)].block.work(&slot.place));
+        fixed.chain(chosen).fold(Work::default(), |sum, work| sum + work)
     }
 
     /// The least parameters and the fewest multiply-adds that any architecture has, each by itself.

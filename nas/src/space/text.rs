@@ -1,6 +1,7 @@
 //! Architectures and spaces as text.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,7 @@ use crate::arch::Arch;
 use crate::blocks::Block;
 use crate::cost::Cost;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::suggest;
 
 /// What `arch.json` holds: labels, so that reordering a space's file cannot change its meaning, and
@@ -72,6 +74,21 @@ impl Space {
             choices.push(place.ok_or_else(|| wrong(unknown(slot, part)))? as u16);
         }
         Ok(Arch::new(choices))
+    }
+
+    /// The architecture that a user names: an `arch.json` by its path (what ends in `.json`), or the text.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`] if the file cannot be read; what [`Space::read_arch_file`] and
+    /// [`Space::parse`] return.
+    pub fn arch(&self, text_or_path: &str) -> Result<Arch> {
+        let path = Path::new(text_or_path);
+        if path.extension().is_none_or(|e| e != "json") {
+            return self.parse(text_or_path);
+        }
+        let file = serde_json::from_slice(&files::read(path)?)
+            .map_err(|e| Error::Format { path: path.to_owned(), reason: e.to_string() })?;
+        self.read_arch_file(&file)
     }
 
     /// The content of `arch.json`.

@@ -2,7 +2,7 @@
 
 use engine::Rng;
 use nas::Space;
-use nas::cost::Cost;
+use nas::cost::{Cost, Counter};
 
 /// A network that others published, with their figures.
 #[derive(serde::Deserialize)]
@@ -35,6 +35,56 @@ fn the_network_that_spos_published_costs_what_it_says() {
     assert_eq!((cost.macs as f64 / 1e6).round(), entry.published.macs);
     assert_eq!((cost.params as f64 / 1e5).floor() / 10.0, entry.published.params);
     assert!(entry.published.top1 < entry.published.top5);
+}
+
+/// Blocks as (kernel, expansion) of each stage; parameters, multiply-adds and the count of the profiler that
+/// the authors used, in millions.
+type Cream<'a> = (usize, [&'a [(usize, usize)]; 5], u64, f64, f64);
+
+#[test]
+fn the_networks_that_cream_published_cost_what_its_profiler_counts() {
+    let (a, b, c, d) = ((3, 4), (3, 6), (5, 4), (5, 6));
+    let rows: [Cream<'_>; 6] = [
+        (64, [&[a], &[d, d], &[d, d], &[b], &[d]], 2_673_096, 13.189, 13.85),
+        (96, [&[a], &[d, b], &[d, b], &[d; 3], &[d; 2]], 4_398_600, 40.655, 42.41),
+        (160, [&[a], &[d; 2], &[d; 2], &[d; 3], &[d; 2]], 4_410_120, 109.624, 114.49),
+        (224, [&[a], &[d; 2], &[d, b, d], &[d; 4], &[d; 3]], 6_044_368, 276.262, 287.20),
+        (
+            224,
+            [&[d, (7, 4), d, b], &[d, c, d, a], &[d, d, d, b, b], &[d; 4], &[d; 4]],
+            7_713_360,
+            460.398,
+            481.60,
+        ),
+        (
+            224,
+            [&[d, d, c, d, d], &[d, c, d, c, d], &[d, c, d, c, d], &[d, d, c, c, d, d], &[d, d, c, d, d, d]],
+            9_695_624,
+            578.698,
+            604.34,
+        ),
+    ];
+    let text = include_str!("cream.toml");
+    let space = Space::parse_toml(text, std::path::Path::new("cream.toml")).unwrap();
+    for (size, stages, params, macs, thop) in rows {
+        let slots = [5, 5, 5, 6, 6];
+        let labels: Vec<String> = stages
+            .iter()
+            .zip(slots)
+            .flat_map(|(blocks, n)| {
+                let labels = blocks.iter().map(|(k, e)| format!("mb_k{k}_e{e}"));
+                labels.chain(std::iter::repeat("skip".to_owned())).take(n)
+            })
+            .collect();
+        let space = space.with_input(size, 3).unwrap();
+        let arch = space.parse(&labels.join(",")).unwrap();
+        let cost = space.cost(&arch);
+        assert_eq!(cost.params, params, "{size}");
+        assert!((cost.macs as f64 / 1e6 - macs).abs() <= 0.0005, "{size}: {}", cost.macs);
+        // The first linear layer of the head is a 1x1 convolution there, so its biases count.
+        let counted = Counter::Thop.count(&space.work(&arch)) + 1280;
+        assert!((counted as f64 / 1e6 - thop).abs() <= 0.005, "{size}: {counted}");
+    }
 }
 
 /// The paths that a PyTorch supernet of the same space drew with seed 0, and its mean multiply-adds over
