@@ -131,12 +131,14 @@ impl Counter {
         }
     }
 
-    /// Operations under this rule.
-    pub fn count(self, work: &Work) -> u128 {
-        match self {
+    /// Operations under this rule. Each kind of work is at most the multiply-adds, and those of a network
+    /// at most [`Cost::MAX`], so the sum fits.
+    pub fn count(self, work: &Work) -> u64 {
+        let count = match self {
             Counter::Thop => work.macs + work.biased + 2 * work.normed + work.pooled + work.pool_outputs,
             Counter::Abs => work.macs + work.linear_macs - work.linear_outputs,
-        }
+        };
+        u64::try_from(count).unwrap_or(u64::MAX)
     }
 }
 
