@@ -37,6 +37,9 @@ enum Command {
     /// List, show and count search spaces
     Space(cmd::space::Space),
     /// Count parameters and multiply-adds of one architecture
+    ///
+    /// Below them stand the counts of papers that count otherwise: `thop` adds batch norms, pooling and
+    /// biases (Cream), `abs` counts a linear layer's additions apart (ABS).
     Count(cmd::space::Count),
     /// Look at a data set
     Data(cmd::data::Data),

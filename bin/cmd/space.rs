@@ -33,9 +33,6 @@ enum SpaceCommand {
 }
 
 /// Count parameters and multiply-adds of one architecture.
-///
-/// Below them stand the counts of papers that count otherwise: `thop` adds batch norms, pooling and biases
-/// (Cream), `abs` counts a linear layer's additions apart (ABS).
 #[derive(Args)]
 pub struct Count {
     /// Name of a space, or the path of its TOML file

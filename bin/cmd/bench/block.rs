@@ -64,16 +64,18 @@ impl Block {
             Ok(Tensor::from_slice(&cpu, [batch, hw, hw, ch], &data)?)
         };
         let (x, dy) = (normal()?, normal()?);
-        let (mut eval, mut forward, mut total, mut used) = (vec![], vec![], vec![], vec![]);
+        let (mut eval, mut eval_used) = (vec![], vec![]);
+        let (mut forward, mut total, mut used) = (vec![], vec![], vec![]);
         let mut tape = Tape::new(&cpu);
         for i in 0..self.warmup + self.steps {
-            let wall = Instant::now();
+            let (wall, process) = (Instant::now(), ProcessTime::now());
             let mut silent = Tape::inference(&cpu);
             let input = silent.constant(x.clone());
             let norms = Norms::Frozen(&statistics);
             let mut cx = Context { tape: &mut silent, store: &store, norms, dropout: None };
             drop(model.segment(&mut cx, &arch, at, &input)?);
             let eval_ms = 1e3 * wall.elapsed().as_secs_f64();
+            let eval_used_ms = 1e3 * process.elapsed().as_secs_f64();
 
             let (wall, process) = (Instant::now(), ProcessTime::now());
             let input = tape.leaf(x.clone());
@@ -90,6 +92,7 @@ impl Block {
             store.clear_touched()?;
             if i >= self.warmup {
                 eval.push(eval_ms);
+                eval_used.push(eval_used_ms);
                 forward.push(forward_ms);
                 total.push(total_ms);
                 used.push(used_ms);
@@ -101,7 +104,7 @@ impl Block {
         let value = json!({
             "mode": "block", "ch": ch, "hw": hw, "kernel": kernel, "expand": expand, "batch": batch,
             "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
-            "eval_forward_ms": summary(&eval, "ms"), "train_forward_ms": summary(&forward, "ms"),
+            "eval_forward_ms": summary(&eval, "ms"), "eval_cpu_ms": summary(&eval_used, "ms"), "train_forward_ms": summary(&forward, "ms"),
             "train_fwd_bwd_ms": summary(&total, "ms"), "train_cpu_ms": summary(&used, "ms"),
             "train_gflop": gflop, "train_gflops": gflop / sorted[sorted.len() / 2] * 1e3,
         });
