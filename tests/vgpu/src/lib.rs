@@ -13,6 +13,7 @@
 //!   cuBLAS and cuBLASLt beside it.
 //! - [`stat`]: counters as a table.
 //! - [`launcher`]: starts a program so that it finds this library in place of the driver.
+//! - [`meter`]: what the cases of a test binary executed in all.
 
 pub mod counters;
 mod cublas;
@@ -21,6 +22,7 @@ pub mod exec;
 pub mod fault;
 pub mod launcher;
 pub mod memory;
+pub mod meter;
 pub mod props;
 pub mod ptx;
 pub mod schedule;

@@ -7,40 +7,6 @@ mod support;
 use monopath_vgpu::Counters;
 use support::*;
 
-/// Runs a case for every compiler, seed and number of threads. The case returns counters, which must all agree.
-fn everywhere(file: &str, case: impl Fn(&mut Gpu) -> Counters) {
-    for compiler in COMPILERS {
-        let mut first: Option<Counters> = None;
-        for (seed, threads) in [(0, 1), (0, 2), (1, 1), (2, 2), (3, 3)] {
-            let mut gpu = Gpu::corpus(file, compiler);
-            gpu.seed = seed;
-            gpu.options.threads = threads;
-            let counters = case(&mut gpu);
-            let lanes = counters.executed().lane;
-            assert!(lanes < 10_000_000, "{lanes} lane-instructions are too many for a test");
-            if let Some(first) = &first {
-                assert_eq!(
-                    *first, counters,
-                    "{file} by {compiler}: counters under seed {seed}, {threads} threads"
-                );
-            }
-            first = Some(counters);
-        }
-    }
-}
-
-fn ok(r: Result<Counters, Box<monopath_vgpu::Fault>>) -> Counters {
-    r.unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn close(got: &[f32], want: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), want.len());
-    for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(*g) - w).abs();
-        assert!(error <= tolerance * w.abs().max(1.0), "element {i}: {g} for {w}, error {error:e}");
-    }
-}
-
 #[test]
 fn rows_are_summed_by_shuffles() {
     let (rows, n) = (5, 1000);
@@ -628,7 +594,8 @@ fn structs_by_value_and_three_axes() {
             cooperative: false,
             seed: g.seed,
         };
-        let mut c = ok(monopath_vgpu::exec::launch(kernel, &launch, &g.memory, &g.props, &g.options));
+        let mut c =
+            ok(g.counted(monopath_vgpu::exec::launch(kernel, &launch, &g.memory, &g.props, &g.options)));
         let want: Vec<f64> = (0..32).map(|t| 5.0 * f64::from(t % 5 + 1)).collect();
         close(&g.download::<f32>(py, 32), &want, 0.0);
         let n = 2 * 3 * 2 * 4 * 3 * 5;

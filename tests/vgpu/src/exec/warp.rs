@@ -65,6 +65,9 @@ pub(super) enum Stop {
 /// Warp-instructions after which lanes that wait at a meeting go on alone, in case the others wait for them.
 const PATIENCE: u64 = 1 << 16;
 
+/// The same once the warp has lost its patience: whoever spins on a lock will do so again.
+const SECOND_PATIENCE: u64 = 1 << 10;
+
 pub(super) struct Warp {
     pub id: u32,
     pub rows: Vec<Row>,
@@ -86,6 +89,7 @@ pub(super) struct Warp {
     pub executed: u64,
     /// `executed` when lanes last met, waited or returned.
     progress: u64,
+    patience: u64,
     draws: u64,
 }
 
@@ -107,6 +111,7 @@ impl Warp {
             copies: AsyncCopies::default(),
             executed: 0,
             progress: 0,
+            patience: PATIENCE,
             draws: 0,
         }
     }
@@ -133,6 +138,7 @@ impl Warp {
         self.copies.clear();
         self.executed = 0;
         self.progress = 0;
+        self.patience = PATIENCE;
         self.draws = 0;
     }
 
@@ -268,7 +274,8 @@ impl Warp {
         other: impl Fn(&mut Warp, &mut Cx<'_>, Op, Group, u32) -> Result<(), Trouble>,
     ) -> Result<Stop, Trouble> {
         let code = cx.code;
-        let stop_at = self.executed + limit;
+        // Patience is judged at the end of a share, so shares become short where it is.
+        let stop_at = self.executed + limit.min(self.patience);
         'group: loop {
             let Some(mut g) = self.next(cx) else {
                 return Ok(if self.done() { Stop::Done } else { Stop::Blocked });
@@ -289,8 +296,9 @@ impl Warp {
                 }
                 loop {
                     if self.executed >= stop_at {
-                        if self.executed - self.progress > PATIENCE && self.lose_patience() {
+                        if self.executed - self.progress > self.patience && self.lose_patience() {
                             self.progress = self.executed;
+                            self.patience = SECOND_PATIENCE;
                         }
                         // The others first, next time.
                         self.ready.insert(0, g);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, LaunchConfig};
 use monopath_vgpu::driver::report::{Kind, Report};
 use monopath_vgpu::driver::tally::Tally;
+use monopath_vgpu::meter;
 
 /// Kernels of the scenarios, made from `corpus/host.cu` by NVRTC 12.0.
 pub const PTX: &str = include_str!("../../corpus/ptx/host.nvrtc12.ptx");
@@ -115,13 +116,16 @@ fn start(name: &str, options: &[&str], launcher: &mut Command) -> Outcome {
         .env(SCENARIO, name)
         .output()
         .expect("the launcher runs");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let tally: Option<Tally> =
+        std::fs::read(file("counters")).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let lanes = tally.as_ref().map_or(0, meter::add_run);
+    assert!(lanes <= meter::CASE_LIMIT, "{name}: {lanes} lane-instructions are too many for a case");
     Outcome {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         reports: read_reports(&file("reports")),
-        tally: std::fs::read(file("counters")).ok().and_then(|json| serde_json::from_slice(&json).ok()),
-        stderr,
+        tally,
     }
 }
 

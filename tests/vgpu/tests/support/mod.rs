@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use monopath_vgpu::exec::{self, Launch, Options};
 use monopath_vgpu::memory::Origin;
 use monopath_vgpu::ptx::Module;
-use monopath_vgpu::{Counters, DeviceProps, Fault, Memory};
+use monopath_vgpu::{Counters, DeviceProps, Fault, Memory, meter};
 
 /// Plain numbers that go to the device as bytes.
 pub trait Plain: Copy {
@@ -44,13 +44,20 @@ pub struct Gpu {
     pub options: Options,
     pub module: Module,
     pub seed: u64,
+    /// Bytes of dynamic shared memory that launches opt in to; 0 is none.
+    pub optin: u32,
     lanes: AtomicU64,
 }
 
-/// Says what the device executed, so that the suite can be summed up.
+/// A device is one case: what it executed is added to the binary's sum and bounded.
 impl Drop for Gpu {
     fn drop(&mut self) {
-        println!("vgpu: {} lane-instructions", self.lanes.load(Relaxed));
+        let lanes = self.lanes.load(Relaxed);
+        meter::add(lanes);
+        assert!(
+            lanes <= meter::CASE_LIMIT || std::thread::panicking(),
+            "{lanes} lane-instructions are too many for a case"
+        );
     }
 }
 
@@ -62,14 +69,15 @@ impl Gpu {
         Gpu {
             memory,
             props: DeviceProps::default(),
-            options: Options::default(),
+            options: Options { budget: 2 * meter::CASE_LIMIT, ..Options::default() },
             module,
             seed: 0,
+            optin: 0,
             lanes: AtomicU64::new(0),
         }
     }
 
-    fn counted(&self, r: Result<Counters, Box<Fault>>) -> Result<Counters, Box<Fault>> {
+    pub fn counted(&self, r: Result<Counters, Box<Fault>>) -> Result<Counters, Box<Fault>> {
         self.lanes.fetch_add(r.as_ref().map_or(0, |c| c.executed().lane), Relaxed);
         r
     }
@@ -149,7 +157,7 @@ impl Gpu {
             block,
             dynamic_shared: shared,
             params: &params,
-            dynamic_shared_optin: 0,
+            dynamic_shared_optin: self.optin,
             cooperative: false,
             seed: self.seed,
         };
@@ -159,6 +167,38 @@ impl Gpu {
 
 /// The compilers whose PTX is committed.
 pub const COMPILERS: [&str; 2] = ["nvrtc12", "nvcc13"];
+
+/// Runs a case for every compiler, seed and number of threads. The case returns counters, which must all agree.
+pub fn everywhere(file: &str, case: impl Fn(&mut Gpu) -> Counters) {
+    for compiler in COMPILERS {
+        let mut first: Option<Counters> = None;
+        for (seed, threads) in [(0, 1), (0, 2), (1, 1), (2, 2), (3, 3)] {
+            let mut gpu = Gpu::corpus(file, compiler);
+            gpu.seed = seed;
+            gpu.options.threads = threads;
+            let counters = case(&mut gpu);
+            if let Some(first) = &first {
+                assert_eq!(
+                    *first, counters,
+                    "{file} by {compiler}: counters under seed {seed}, {threads} threads"
+                );
+            }
+            first = Some(counters);
+        }
+    }
+}
+
+pub fn ok(r: Result<Counters, Box<Fault>>) -> Counters {
+    r.unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn close(got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*g) - w).abs();
+        assert!(error <= tolerance * w.abs().max(1.0), "element {i}: {g} for {w}, error {error:e}");
+    }
+}
 
 /// Numbers that look random and are the same everywhere.
 pub fn noise(n: usize, seed: u64) -> Vec<f32> {
