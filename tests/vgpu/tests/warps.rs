@@ -506,3 +506,15 @@ fn generic_addresses_reach_every_space() {
         assert_eq!([got[i], got[32 + i], got[64 + i], got[96 + i]], [l + 40, (l + 1) % 2, l + 40, 1]);
     });
 }
+
+#[test]
+fn hints_and_dependencies_between_launches_have_no_effect() {
+    let body = "IN(0,%r0);\nprefetch.global.L1 [%pi];\nprefetch.global.L2 [%pi+4096];\nprefetchu.L1 [%pi];\n\
+        griddepcontrol.wait;\nadd.u32 %r0, %r0, 1;\ngriddepcontrol.launch_dependents;\nOUT(0,%r0);";
+    let ptx = kernel(body).replace("sm_80", "sm_90");
+    let g = Gpu::new(&ptx);
+    let (pi, po) = (g.upload(&[41u32; 32]), g.empty::<u32>(32));
+    let c = ok(g.run("k", [1, 1, 1], [32, 1, 1], 0, &[Arg::Ptr(pi), Arg::Ptr(po)]));
+    assert_eq!(g.download::<u32>(po, 32), [42; 32]);
+    assert_eq!((c.global.load_requests, c.global.load_bytes), (1, 128), "a prefetch is no access");
+}

@@ -403,6 +403,8 @@ fn attributes() {
     assert_eq!(f.max_threads_per_block().unwrap(), 64);
     assert_eq!(f.shared_size_bytes().unwrap(), 0);
     assert_eq!(f.ptx_version().unwrap(), 80);
+    // Nothing is assembled here, so registers are not known; 0 says so.
+    assert_eq!(f.num_regs().unwrap(), 0);
     let f = kernel(&context, "reverse");
     assert_eq!(f.occupancy_max_active_blocks_per_multiprocessor(1024, 0, None).unwrap(), 2);
     extern "C" fn no_shared(_: std::ffi::c_int) -> usize {
