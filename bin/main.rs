@@ -1,6 +1,7 @@
 //! The `monopath` command line: arguments and printing; the work is done by `nas`.
 
 mod cmd;
+mod meter;
 mod setup;
 
 use std::process::ExitCode;
@@ -41,7 +42,7 @@ enum Command {
     /// Below them stand the counts of papers that count otherwise: `thop` adds batch norms, pooling and
     /// biases (Cream), `abs` counts a linear layer's additions apart (ABS).
     Count(cmd::space::Count),
-    /// Look at a data set
+    /// Look at data sets, pack them into one file, verify such files
     Data(cmd::data::Data),
     /// List what this machine can compute on
     Devices(cmd::devices::Devices),

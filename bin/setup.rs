@@ -65,6 +65,7 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
 pub fn is_usage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Usage>().is_some()
         || error.downcast_ref::<nas::Error>().is_some_and(nas::Error::is_usage)
+        || error.downcast_ref::<nas::data::Error>().is_some_and(nas::data::Error::is_usage)
 }
 
 /// Parses `--set key=value` early, so that a slip is found before work begins.

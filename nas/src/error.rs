@@ -184,8 +184,7 @@ impl Error {
                 | Error::Arch { .. }
                 | Error::RunExists { .. }
                 | Error::RecipeChanged { .. }
-                | Error::Data(crate::data::Error::Config { .. })
-        )
+        ) || matches!(self, Error::Data(error) if error.is_usage())
     }
 }
 

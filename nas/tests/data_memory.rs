@@ -305,7 +305,7 @@ fn mutated_packed_files_neither_panic_nor_take_much_memory() {
     let view = View::all(Arc::new(Folder::open(&folder.path().join("images")).unwrap()));
     let path = folder.path().join("set.pack");
     for store in [Store::Files, Store::Pixels] {
-        pack(&view, &path, store, false).unwrap();
+        pack(&view, &path, store, false, &|_| {}).unwrap();
         let original = fs::read(&path).unwrap();
         let (mut good, mut bad) = (0, 0);
         mutate(&original, 4000, |bytes| {
@@ -325,7 +325,7 @@ fn mutated_packed_files_neither_panic_nor_take_much_memory() {
                     for i in 0..set.len() {
                         drop((set.name(i), set.read(i, &mut image)));
                     }
-                    set.verify();
+                    set.verify(&|_| {});
                 }
                 Err(_) => bad += 1,
             });

@@ -59,7 +59,7 @@ pub struct DataConfig {
 }
 
 fn default_memory_limit() -> u64 {
-    4096
+    DataConfig::MEMORY_LIMIT_MIB
 }
 
 fn default_max_bad() -> f64 {
@@ -67,7 +67,7 @@ fn default_max_bad() -> f64 {
 }
 
 fn default_workers() -> usize {
-    2
+    DataConfig::WORKERS
 }
 
 fn default_prefetch() -> usize {
@@ -126,6 +126,26 @@ pub enum CifarPart {
 }
 
 impl Source {
+    /// What a path alone names: a packed file (by its first bytes), a tar shard or a folder of them (by
+    /// name), else a folder of class folders.
+    ///
+    /// # Errors
+    /// Unreadable, or a file of another kind.
+    pub fn detect(path: &Path) -> Result<Self> {
+        let folder = path.is_dir();
+        let shards = if folder { tar::holds_shards(path)? } else { tar::is_shard(path) };
+        let path = path.to_owned();
+        if shards {
+            Ok(Self::Tar { path, classes: Vec::new() })
+        } else if folder {
+            Ok(Self::Folder { path })
+        } else if packed::is_packed(&path)? {
+            Ok(Self::Packed { path })
+        } else {
+            Err(Error::Unrecognised { path })
+        }
+    }
+
     /// Opens the data set; relative paths start at `base`. `.tar.gz` shards may take up to
     /// `memory_limit_mib` of memory.
     ///
@@ -311,6 +331,11 @@ pub enum Normalise {
 }
 
 impl DataConfig {
+    /// `memory-limit-mib` where a recipe has none.
+    pub const MEMORY_LIMIT_MIB: u64 = 4096;
+    /// `workers` where a recipe has none.
+    pub const WORKERS: usize = 2;
+
     /// Makes every path absolute, so that the configuration holds from any folder.
     ///
     /// # Errors

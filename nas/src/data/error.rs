@@ -127,12 +127,23 @@ pub enum Error {
         source: DecodeError,
     },
     /// A record of a packed file whose bytes are not those that were written.
-    #[error("{}: record {record} is damaged (its hash differs); pack the data again", path.display())]
+    #[error("{}: record {record} ({name}) is damaged: its hash differs; pack the data again", path.display())]
     Damaged {
         /// The packed file.
         path: PathBuf,
         /// The record, from 0.
         record: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A path that does not tell by itself what it holds.
+    #[error(
+        "cannot tell what {} holds: it is no packed file, tar shard, folder of shards or folder of class folders; \
+         describe it in a recipe's data section and give the recipe", path.display()
+    )]
+    Unrecognised {
+        /// The file or folder.
+        path: PathBuf,
     },
     /// A packed file whose header or index is damaged or of another version.
     #[error("{} is no usable packed data set: {problem}", path.display())]
@@ -222,6 +233,13 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+}
+
+impl Error {
+    /// Whether the caller can mend the call or a file that he wrote.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::Config { .. } | Error::Unrecognised { .. })
+    }
 }
 
 /// Why a record is no usable picture.

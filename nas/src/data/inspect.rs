@@ -36,11 +36,11 @@ pub struct Summary {
     pub std: Vec<f64>,
 }
 
-/// Decodes every record of `view` with `workers` threads.
-pub fn inspect(view: &View, workers: usize) -> Summary {
+/// Decodes every record of `view` with `workers` threads. `done` hears how many were begun.
+pub fn inspect(view: &View, workers: usize, done: &(dyn Fn(usize) + Sync)) -> Summary {
     let next = AtomicUsize::new(0);
     let parts: Vec<Part> = std::thread::scope(|scope| {
-        let spawn = |_| scope.spawn(|| Part::collect(view, &next));
+        let spawn = |_| scope.spawn(|| Part::collect(view, &next, done));
         let threads: Vec<_> = (0..workers.max(1)).map(spawn).collect();
         threads.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
     });
@@ -116,12 +116,13 @@ struct Part {
 }
 
 impl Part {
-    fn collect(view: &View, next: &AtomicUsize) -> Self {
+    fn collect(view: &View, next: &AtomicUsize, done: &(dyn Fn(usize) + Sync)) -> Self {
         let mut part = Self::default();
         let mut image = Image::default();
         loop {
             let position = next.fetch_add(1, Ordering::Relaxed);
             let Some(&index) = view.indices.get(position) else { return part };
+            done(position);
             let read =
                 guard(&*view.dataset, index as usize, || view.dataset.read(index as usize, &mut image));
             match read {

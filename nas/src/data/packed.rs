@@ -14,7 +14,7 @@
 //! | record names | UTF-8, end to end |
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -73,17 +73,28 @@ struct Entry {
     name_end: u32,
 }
 
+/// Whether a file begins as packed files do.
+pub(super) fn is_packed(path: &Path) -> Result<bool> {
+    let mut file = File::open(path).map_err(io_error("open", path))?;
+    let mut start = [0; MAGIC.len()];
+    match file.read_exact(&mut start) {
+        Ok(()) => Ok(start == *MAGIC),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
+
 /// Packs `view` into `path`, in its order. Every record is decoded on the way; one that fails ends
 /// the packing, or is left out with `skip_bad`. The file appears under its name only when it is
-/// whole and on disk.
+/// whole and on disk. `done` hears how many records were looked at so far.
 ///
 /// # Errors
 /// A bad record, a file that cannot be written, nothing left to write.
-pub fn pack(view: &View, path: &Path, store: Store, skip_bad: bool) -> Result<Report> {
+pub fn pack(view: &View, path: &Path, store: Store, skip_bad: bool, done: &dyn Fn(usize)) -> Result<Report> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let report = write(view, path, &part, store, skip_bad);
+    let report = write(view, path, &part, store, skip_bad, done);
     if report.is_err() {
         // Best effort: the error that ended the packing is the one to report.
         let _ = fs::remove_file(&part);
@@ -95,7 +106,14 @@ pub fn pack(view: &View, path: &Path, store: Store, skip_bad: bool) -> Result<Re
     report
 }
 
-fn write(view: &View, path: &Path, part: &Path, store: Store, skip_bad: bool) -> Result<Report> {
+fn write(
+    view: &View,
+    path: &Path,
+    part: &Path,
+    store: Store,
+    skip_bad: bool,
+    done: &dyn Fn(usize),
+) -> Result<Report> {
     let dataset = &view.dataset;
     let writing = || io_error("write", part);
     let mut out = BufWriter::new(File::create(part).map_err(io_error("create", part))?);
@@ -103,7 +121,8 @@ fn write(view: &View, path: &Path, part: &Path, store: Store, skip_bad: bool) ->
     let (mut report, mut index, mut names) = (Report::default(), Vec::new(), Vec::new());
     let mut offset = HEADER as u64;
     let mut image = Image::default();
-    for &i in view.indices.iter() {
+    for (position, &i) in view.indices.iter().enumerate() {
+        done(position);
         let i = i as usize;
         let content = match content(&**dataset, i, store, &mut image) {
             Ok(content) => content,
@@ -198,13 +217,23 @@ impl Packed {
         Ok(packed)
     }
 
-    /// The records whose bytes are not those that were written.
-    pub fn verify(&self) -> Vec<usize> {
+    /// The records whose bytes are not those that were written. `done` hears how many were checked.
+    pub fn verify(&self, done: &dyn Fn(usize)) -> Vec<usize> {
         let damaged = |&i: &usize| {
-            let entry = self.entry(i);
-            record_hash(self.content(&entry)) != entry.hash
+            done(i);
+            self.checked(i).is_err()
         };
         (0..self.records).filter(damaged).collect()
+    }
+
+    /// The bytes of record `i`, which have their hash.
+    fn checked(&self, i: usize) -> Result<(Entry, &[u8])> {
+        let entry = self.entry(i);
+        let bytes = self.content(&entry);
+        if record_hash(bytes) != entry.hash {
+            return Err(Error::Damaged { path: self.path.clone(), record: i, name: self.name(i) });
+        }
+        Ok((entry, bytes))
     }
 
     /// Every entry points into the records, has a class, and a shape that fits its length.
@@ -261,11 +290,7 @@ impl Dataset for Packed {
     }
 
     fn read(&self, i: usize, image: &mut Image) -> Result<()> {
-        let entry = self.entry(i);
-        let bytes = self.content(&entry);
-        if record_hash(bytes) != entry.hash {
-            return Err(Error::Damaged { path: self.path.clone(), record: i });
-        }
+        let (entry, bytes) = self.checked(i)?;
         let [h, w, c] = entry.shape.map(|side| side as usize);
         if c == 0 {
             return decode(bytes, image).map_err(|source| Error::Decode { record: self.name(i), source });
@@ -276,14 +301,10 @@ impl Dataset for Packed {
     }
 
     fn encoded(&self, i: usize) -> Result<Option<Vec<u8>>> {
-        let entry = self.entry(i);
-        if entry.shape[2] != 0 {
+        if self.entry(i).shape[2] != 0 {
             return Ok(None);
         }
-        if record_hash(self.content(&entry)) != entry.hash {
-            return Err(Error::Damaged { path: self.path.clone(), record: i });
-        }
-        Ok(Some(self.content(&entry).to_vec()))
+        self.checked(i).map(|(_, bytes)| Some(bytes.to_vec()))
     }
 
     fn describe(&self) -> Description {

@@ -140,13 +140,23 @@ fn shard_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for entry in path.read_dir().map_err(io_error("list", path))? {
         let entry = entry.map_err(io_error("list", path))?.path();
-        let name = entry.file_name().unwrap_or_default().as_encoded_bytes();
-        if [&b".tar"[..], b".tar.gz", b".tgz"].iter().any(|end| name.ends_with(end)) {
+        if is_shard(&entry) {
             shards.push(entry);
         }
     }
     shards.sort_unstable();
     Ok(shards)
+}
+
+/// Whether a file's name is that of a shard.
+pub(super) fn is_shard(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    [&b".tar"[..], b".tar.gz", b".tgz"].iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a folder has shards in it.
+pub(super) fn holds_shards(folder: &Path) -> Result<bool> {
+    Ok(!shard_paths(folder)?.is_empty())
 }
 
 /// What has been read of the shards so far.

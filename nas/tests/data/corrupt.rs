@@ -224,8 +224,8 @@ fn policies_meet_the_corpus() {
 fn a_summary_counts_everything() {
     let (folder, num_bad) = corpus();
     let view = View::all(Arc::new(Folder::open(folder.path()).unwrap()));
-    let summary = inspect(&view, 2);
-    assert_eq!(summary, inspect(&view, 1));
+    let summary = inspect(&view, 2, &|_| {});
+    assert_eq!(summary, inspect(&view, 1, &|_| {}));
     assert_eq!((summary.records, summary.bad, summary.named_bad.len()), (29, num_bad, num_bad));
     assert_eq!(summary.named_bad[0].0, "a/empty.jpg");
     assert_eq!(summary.classes, [("a".to_string(), 15), ("b".into(), 14)]);
@@ -245,7 +245,7 @@ fn mean_and_deviation_are_those_of_the_pixels() {
     fs::create_dir(folder.path().join("a")).unwrap();
     fs::write(folder.path().join("a/0.png"), flat_png(1, 1, 0)).unwrap();
     fs::write(folder.path().join("a/1.png"), flat_png(1, 3, 200)).unwrap();
-    let summary = inspect(&View::all(Arc::new(Folder::open(folder.path()).unwrap())), 2);
+    let summary = inspect(&View::all(Arc::new(Folder::open(folder.path()).unwrap())), 2, &|_| {});
     // 0, 200, 200, 200: mean 150, variance 7,500.
     assert!((summary.mean[0] - 150.0 / 255.0).abs() < 1e-12);
     assert!((summary.std[0] - 7500f64.sqrt() / 255.0).abs() < 1e-12);

@@ -28,7 +28,7 @@ fn source() -> (TempDir, View) {
 
 fn packed(view: &View, folder: &TempDir, store: Store) -> (PathBuf, Report) {
     let path = folder.path().join("set.pack");
-    let report = pack(view, &path, store, false).unwrap();
+    let report = pack(view, &path, store, false, &|_| {}).unwrap();
     (path, report)
 }
 
@@ -53,7 +53,7 @@ fn a_packed_set_reads_as_its_source() {
         assert_eq!(report.bytes, fs::metadata(&path).unwrap().len());
         let set = Packed::open(&path).unwrap();
         assert_same(&*view.dataset, &set);
-        assert!(set.verify().is_empty());
+        assert!(set.verify(&|_| {}).is_empty());
         digests.push(set.describe().digest);
         let leftovers = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(leftovers, 2, "only the images and the packed file are left");
@@ -85,14 +85,14 @@ fn bad_records_end_the_packing_or_are_left_out() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("set.pack");
     let view = View::all(Fake::new(10, 2).with_bad(&[4]).share());
-    assert!(matches!(pack(&view, &path, Store::Pixels, false), Err(Error::Decode { .. })));
+    assert!(matches!(pack(&view, &path, Store::Pixels, false, &|_| {}), Err(Error::Decode { .. })));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
-    let report = pack(&view, &path, Store::Pixels, true).unwrap();
+    let report = pack(&view, &path, Store::Pixels, true, &|_| {}).unwrap();
     assert_eq!((report.records, report.bad[0].0.as_str()), (9, "fake4"));
     assert_eq!(Packed::open(&path).unwrap().name(4), "fake5");
     let none = View::all(Fake::new(1, 1).with_bad(&[0]).share());
     let empty = folder.path().join("empty.pack");
-    assert!(matches!(pack(&none, &empty, Store::Pixels, true), Err(Error::NoImages { .. })));
+    assert!(matches!(pack(&none, &empty, Store::Pixels, true, &|_| {}), Err(Error::NoImages { .. })));
     assert!(!empty.exists());
 }
 
@@ -120,7 +120,7 @@ fn every_flipped_bit_is_noticed() {
                 continue;
             }
             let set = Packed::open(&path).unwrap();
-            let damaged = set.verify();
+            let damaged = set.verify(&|_| {});
             assert_eq!(damaged.len(), 1, "byte {at} of {}", whole.len());
             let read = set.read(damaged[0], &mut Image::default());
             assert!(matches!(read, Err(Error::Damaged { record, .. }) if record == damaged[0]));

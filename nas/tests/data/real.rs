@@ -35,7 +35,7 @@ fn the_quickstart_images_are_the_first_of_fashion_mnist() {
     assert_eq!(labels(&data.train), [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]);
     assert_eq!(labels(&data.test), [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]);
     // Mean and deviation of the whole training set are 0.2860 and 0.3530.
-    let summary = inspect(&View::all(data.train.dataset.clone()), 2);
+    let summary = inspect(&View::all(data.train.dataset.clone()), 2, &|_| {});
     assert_eq!(summary.sizes, [((28, 28, 1), 4000)].into());
     assert!((summary.mean[0] - 0.286).abs() < 0.004 && (summary.std[0] - 0.353).abs() < 0.003, "{summary:?}");
 }
@@ -46,7 +46,7 @@ fn cifar10_shards_hold_ten_balanced_classes() {
     let set = Tar::open(&data.join("cifar10/test.tar.gz"), &[], 512).unwrap();
     assert_eq!(set.len(), 10_000);
     assert_eq!(set.classes()[..3], ["airplane", "automobile", "bird"]);
-    let summary = inspect(&View::all(Arc::new(set)), 2);
+    let summary = inspect(&View::all(Arc::new(set)), 2, &|_| {});
     assert!(summary.classes.iter().all(|(_, n)| *n == 1000));
     assert_eq!((summary.bad, summary.repaired), (0, 0), "{:?}", summary.named_bad);
     assert_eq!(summary.sizes, [((32, 32, 3), 10_000)].into());
@@ -68,7 +68,7 @@ fn photographs_are_read_and_batched_alike_by_any_number_of_workers() {
     let Some(data) = data_folder() else { return };
     let folder: Arc<dyn Dataset> = Arc::new(photographs(&data, "validation"));
     assert_eq!(folder.classes().len(), 10);
-    let summary = inspect(&View::all(folder.clone()), 2);
+    let summary = inspect(&View::all(folder.clone()), 2, &|_| {});
     assert_eq!(summary.bad, 0, "{:?}", summary.named_bad);
     assert!(summary.sizes.keys().all(|&(h, w, c)| h.min(w) == 128 && c == 3));
     let transform = Transform {
