@@ -53,5 +53,5 @@ pub use error::{Error, Result};
 pub use op::{Moments, Op};
 pub use params::{Layout, ParamId, ParamKind, ParamStore, Window};
 pub use rng::Rng;
-pub use tape::{Tape, Var};
+pub use tape::{Group, Tape, Var};
 pub use tensor::{DType, Shape, Tensor};

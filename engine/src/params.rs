@@ -338,6 +338,21 @@ impl ParamStore {
         Ok(())
     }
 
+    /// The gradients of several parameters, none twice, to be added into; each with its caller's label.
+    pub(crate) fn grads_of<T>(&mut self, mut wanted: Vec<(T, ParamId)>) -> Result<Vec<(T, &mut [f32])>> {
+        // Parameters lie in the order of their ids.
+        wanted.sort_by_key(|&(_, id)| id);
+        let (mut rest, mut at) = (self.grads.f32_mut()?, 0);
+        let mut found = Vec::with_capacity(wanted.len());
+        for (label, id) in wanted {
+            let range = self.table[id.0].range();
+            let (grad, behind) = rest[range.start - at..].split_at_mut(range.len());
+            (rest, at) = (behind, range.end);
+            found.push((label, grad));
+        }
+        Ok(found)
+    }
+
     fn check(&self, param: &Param, window: &Window) -> Result<()> {
         let mut dims = [1; 4];
         dims[..param.shape.rank()].copy_from_slice(param.shape.dims());

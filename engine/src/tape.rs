@@ -2,6 +2,12 @@
 //!
 //! A tape is passed by hand and remembers nothing between steps. `backward` empties it and keeps
 //! its memory. First derivatives only.
+//!
+//! One *call* may hold several *groups*: independent ops, each with inputs of its own
+//! ([`Tape::apply_groups`]). Backward walks the calls from the last to the first, but the groups of a
+//! call from the first to the last, and a parameter's gradient is added into the store by the very op
+//! that read it. So the gradients of several groups are, to the bit, those of one tape per group, walked
+//! one after another.
 
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
@@ -46,15 +52,42 @@ enum Node {
     Op(Box<Applied>),
 }
 
+/// Where the gradient of an input goes.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// Nowhere.
+    Constant,
+    /// To the node that made it.
+    Node(usize),
+    /// Into the store.
+    Param(ParamId, Option<Window>),
+}
+
 #[derive(Debug)]
 struct Applied {
     op: Box<dyn Op>,
-    sources: Vec<Option<usize>>,
+    sources: Vec<Source>,
     shapes: Vec<Shape>,
     inputs: Vec<Option<Tensor>>,
     output: Option<Tensor>,
     saved: Vec<Tensor>,
     shape: Shape,
+}
+
+/// One group of a call: an op and what it is applied to.
+#[derive(Debug)]
+pub struct Group {
+    /// The op.
+    pub op: Box<dyn Op>,
+    /// Its inputs.
+    pub inputs: Vec<Var>,
+}
+
+impl Group {
+    /// `op` applied to `inputs`.
+    pub fn new(op: impl Op + 'static, inputs: Vec<Var>) -> Self {
+        Self { op: Box::new(op), inputs }
+    }
 }
 
 /// Gradients of the leaves of a tape.
@@ -116,6 +149,31 @@ impl Tape {
     /// # Errors
     /// What [`Op::shape`] and [`Op::forward`] return.
     pub fn apply_normed(&mut self, op: impl Op + 'static, inputs: &[&Var]) -> Result<(Var, Vec<Moments>)> {
+        let (y, moments, applied) = self.run(Box::new(op), inputs)?;
+        Ok((self.place(y, applied), moments))
+    }
+
+    /// One call of several groups, none of which reads what another one makes: the value of each, with
+    /// the statistics of the batch norms inside it.
+    ///
+    /// # Errors
+    /// What [`Op::shape`] and [`Op::forward`] return.
+    pub fn apply_groups(&mut self, groups: Vec<Group>) -> Result<Vec<(Var, Vec<Moments>)>> {
+        let mut done = Vec::with_capacity(groups.len());
+        for Group { op, inputs } in groups {
+            let inputs: Vec<&Var> = inputs.iter().collect();
+            done.push(self.run(op, &inputs)?);
+        }
+        // Placed from the last to the first, so that walking back meets them in their order.
+        let mut placed: Vec<(Var, Vec<Moments>)> =
+            done.into_iter().rev().map(|(y, moments, applied)| (self.place(y, applied), moments)).collect();
+        placed.reverse();
+        Ok(placed)
+    }
+
+    /// Forward of one group, and what backward will need.
+    #[allow(clippy::type_complexity, reason = "the value, its statistics, its node")]
+    fn run(&self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<(Tensor, Vec<Moments>, Option<Box<Applied>>)> {
         let shapes: Vec<Shape> = inputs.iter().map(|v| v.shape()).collect();
         let shape = op.shape(&shapes)?;
         let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
@@ -123,23 +181,37 @@ impl Tape {
         let Output { y, saved, moments } = op.forward(&self.cpu, &tensors, record)?;
         debug_assert_eq!(y.shape(), shape, "{} broke its own shape()", op.name());
         if !record {
-            return Ok((Var { tensor: y, node: None }, moments));
+            return Ok((y, moments, None));
         }
         let keep = op.keep();
+        let source = |var: &&Var| match var.node {
+            None => Source::Constant,
+            Some(node) => match self.nodes[node] {
+                Node::Param { id, window } => Source::Param(id, window),
+                _ => Source::Node(node),
+            },
+        };
         let applied = Applied {
-            sources: inputs.iter().map(|v| v.node).collect(),
+            sources: inputs.iter().map(source).collect(),
             inputs: tensors
                 .iter()
                 .enumerate()
                 .map(|(i, &t)| (i < 32 && keep.inputs >> i & 1 == 1).then(|| t.clone()))
                 .collect(),
             output: keep.output.then(|| y.clone()),
-            op: Box::new(op),
+            op,
             shapes,
             saved,
             shape,
         };
-        Ok((self.push(y, Node::Op(Box::new(applied))), moments))
+        Ok((y, moments, Some(Box::new(applied))))
+    }
+
+    fn place(&mut self, y: Tensor, applied: Option<Box<Applied>>) -> Var {
+        match applied {
+            Some(applied) => self.push(y, Node::Op(applied)),
+            None => Var { tensor: y, node: None },
+        }
     }
 
     /// Walks back from the scalar `loss`, adds `scale` times the parameters' gradients into
@@ -148,11 +220,22 @@ impl Tape {
     /// # Errors
     /// [`Error::NotDifferentiable`] if `loss` is not a scalar on this tape; what the ops return.
     pub fn backward(&mut self, loss: &Var, scale: f32, store: &mut ParamStore) -> Result<Grads> {
-        if loss.shape().len() != 1 {
-            return Err(Error::NotDifferentiable { reason: "the loss must have one element" });
+        self.backward_groups(&[(loss, scale)], store)
+    }
+
+    /// Like [`Tape::backward`] from the sum of `scale * loss` over all groups.
+    ///
+    /// # Errors
+    /// As [`Tape::backward`].
+    pub fn backward_groups(&mut self, losses: &[(&Var, f32)], store: &mut ParamStore) -> Result<Grads> {
+        let mut seeds = Vec::with_capacity(losses.len());
+        for &(loss, scale) in losses {
+            if loss.shape().len() != 1 {
+                return Err(Error::NotDifferentiable { reason: "the loss must have one element" });
+            }
+            seeds.push((loss, Tensor::from_slice(&self.cpu, loss.shape(), &[scale])?));
         }
-        let seed = Tensor::from_slice(&self.cpu, loss.shape(), &[scale])?;
-        self.backward_from(loss, seed, store)
+        self.walk(seeds, store)
     }
 
     /// Like [`Tape::backward`] from a value of any shape with its gradient `seed`.
@@ -160,16 +243,26 @@ impl Tape {
     /// # Errors
     /// [`Error::NotDifferentiable`] if `output` is not on this tape or `seed` has another shape.
     pub fn backward_from(&mut self, output: &Var, seed: Tensor, store: &mut ParamStore) -> Result<Grads> {
-        let last = match output.node {
-            Some(node) if self.recording && node < self.nodes.len() => node,
-            _ => return Err(Error::NotDifferentiable { reason: "the value is not on this tape" }),
-        };
-        if seed.shape() != output.shape() {
-            return Err(Error::NotDifferentiable { reason: "the seed must have the value's shape" });
-        }
+        self.walk(vec![(output, seed)], store)
+    }
+
+    fn walk(&mut self, seeds: Vec<(&Var, Tensor)>, store: &mut ParamStore) -> Result<Grads> {
         let mut grads: Vec<Option<Tensor>> = Vec::new();
         grads.resize_with(self.nodes.len(), || None);
-        grads[last] = Some(seed);
+        for (output, seed) in seeds {
+            let node = match output.node {
+                Some(node) if self.recording && node < self.nodes.len() => node,
+                _ => return Err(Error::NotDifferentiable { reason: "the value is not on this tape" }),
+            };
+            if seed.shape() != output.shape() {
+                return Err(Error::NotDifferentiable { reason: "the seed must have the value's shape" });
+            }
+            if let Node::Param { id, window } = self.nodes[node] {
+                store.scatter_add(id, window, seed.f32()?)?;
+            } else {
+                give(&mut grads, node, seed)?;
+            }
+        }
         let nodes = std::mem::take(&mut self.nodes);
         for node in &nodes {
             if let Node::Param { id, window } = node {
@@ -178,18 +271,10 @@ impl Tape {
         }
         // Consumed from the back, so what a node kept is freed as soon as it was used.
         for (index, node) in nodes.into_iter().enumerate().rev() {
-            match node {
-                Node::Leaf => {}
-                Node::Param { id, window } => {
-                    if let Some(grad) = grads[index].take() {
-                        store.scatter_add(id, window, grad.f32()?)?;
-                    }
-                }
-                Node::Op(applied) => {
-                    if let Some(dy) = grads[index].take() {
-                        self.step_back(&applied, &dy, &mut grads)?;
-                    }
-                }
+            if let Node::Op(applied) = node
+                && let Some(dy) = grads[index].take()
+            {
+                self.step_back(&applied, &dy, &mut grads, store)?;
             }
         }
         Ok(Grads(grads))
@@ -200,15 +285,28 @@ impl Tape {
         self.nodes.clear();
     }
 
-    fn step_back(&self, applied: &Applied, dy: &Tensor, grads: &mut [Option<Tensor>]) -> Result<()> {
+    fn step_back(
+        &self,
+        applied: &Applied,
+        dy: &Tensor,
+        grads: &mut [Option<Tensor>],
+        store: &mut ParamStore,
+    ) -> Result<()> {
         debug_assert_eq!(dy.shape(), applied.shape);
         // Gradients are taken out for the call, so an input that appears twice gets a second,
         // zeroed tensor the second time; the two are added when they are put back.
         let mut taken = Vec::with_capacity(applied.sources.len());
-        for (source, shape) in applied.sources.iter().zip(&applied.shapes) {
-            taken.push(match source {
-                None => None,
-                Some(node) => Some(match grads[*node].take() {
+        let mut whole = Vec::with_capacity(applied.sources.len());
+        for (i, (source, shape)) in applied.sources.iter().zip(&applied.shapes).enumerate() {
+            let direct = |id| !whole.iter().any(|&(_, other)| other == id);
+            taken.push(match *source {
+                Source::Constant => None,
+                Source::Param(id, None) if direct(id) => {
+                    whole.push((i, id));
+                    None
+                }
+                Source::Param(..) => Some(Tensor::zeros(&self.cpu, *shape)?),
+                Source::Node(node) => Some(match grads[node].take() {
                     Some(grad) => grad,
                     None => Tensor::zeros(&self.cpu, *shape)?,
                 }),
@@ -222,6 +320,9 @@ impl Tape {
                     None => None,
                 });
             }
+            for (i, grad) in store.grads_of(whole)? {
+                dx[i] = Some(grad);
+            }
             let kept = Kept {
                 op: applied.op.name(),
                 inputs: &applied.inputs,
@@ -232,13 +333,10 @@ impl Tape {
             applied.op.backward(&self.cpu, &kept, dy, &mut dx)?;
         }
         for (source, grad) in applied.sources.iter().zip(taken) {
-            if let (Some(node), Some(mut grad)) = (source, grad) {
-                if let Some(first) = grads[*node].take() {
-                    for (sum, value) in grad.f32_mut()?.iter_mut().zip(first.f32()?) {
-                        *sum += value;
-                    }
-                }
-                grads[*node] = Some(grad);
+            match (source, grad) {
+                (Source::Node(node), Some(grad)) => give(grads, *node, grad)?,
+                (Source::Param(id, window), Some(grad)) => store.scatter_add(*id, *window, grad.f32()?)?,
+                _ => {}
             }
         }
         Ok(())
@@ -251,4 +349,15 @@ impl Tape {
         self.nodes.push(node);
         Var { tensor, node: Some(self.nodes.len() - 1) }
     }
+}
+
+/// Puts back, or adds, a gradient of `node`.
+fn give(grads: &mut [Option<Tensor>], node: usize, mut grad: Tensor) -> Result<()> {
+    if let Some(first) = grads[node].take() {
+        for (sum, value) in grad.f32_mut()?.iter_mut().zip(first.f32()?) {
+            *sum += value;
+        }
+    }
+    grads[node] = Some(grad);
+    Ok(())
 }
