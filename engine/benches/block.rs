@@ -1,16 +1,25 @@
 //! The fused inverted residual block: shapes A to G.
 //!
-//! `MONOPATH_ISA=avx2 cargo bench -p engine --bench block -- [--threads N] [--filter TEXT] [--runs N]`
+//! `MONOPATH_ISA=avx2 cargo bench -p engine --bench block -- [--threads N] [--filter TEXT] [--runs N]
+//! [--passes]`
+//!
+//! With `--passes` the median CPU time of every pass follows, with its GFLOP/s, its GB/s (every tensor once),
+//! and the share of its floor: the larger of its arithmetic at the measured peak and its bytes at the
+//! measured bandwidth.
 //!
 //! Squeeze-excite, h-swish, residual, stride 1, batch statistics. Reported are medians of the wall
 //! time and of the process's CPU time, and the best run, in ms; GFLOP/s counts the multiply-adds of
 //! the convolutions, backward twice the forward.
 
-use std::time::Instant;
+mod roof;
+
+use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
+use engine::cpu::Spent;
 use engine::ops::{Act, InvertedResidual, Statistics};
 use engine::{Cpu, Op, Rng, Shape, Tape, Tensor, Var};
+use roof::Roof;
 
 /// Name, channels, side, kernel, expansion, batch, hidden width of the squeeze-excite.
 const SHAPES: [(&str, [usize; 6]); 7] = [
@@ -24,7 +33,7 @@ const SHAPES: [(&str, [usize; 6]); 7] = [
 ];
 
 fn main() {
-    let (mut threads, mut filter, mut runs) = (1, String::new(), 15);
+    let (mut threads, mut filter, mut runs, mut passes) = (1, String::new(), 15, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| fail(&format!("{word} needs a value")));
@@ -32,19 +41,26 @@ fn main() {
             "--threads" => threads = value().parse().unwrap_or_else(|_| fail("--threads needs a number")),
             "--runs" => runs = value().parse().unwrap_or_else(|_| fail("--runs needs a number")),
             "--filter" => filter = value(),
+            "--passes" => passes = true,
             "--bench" => {}
-            _ => fail(&format!("unknown option {word}; known are --threads N, --filter TEXT, --runs N")),
+            _ => fail(&format!(
+                "unknown option {word}; known are --threads N, --filter TEXT, --runs N, --passes"
+            )),
         }
     }
     let cpu = Cpu::new(threads).unwrap_or_else(|e| fail(&e.to_string()));
+    let roof = passes.then(|| Roof::measure(&cpu));
     println!("{threads} threads, {}", cpu.isa().name());
+    if let Some(roof) = roof {
+        println!("peak {:.0} GFLOP/s, memory {:.1} GB/s", roof.gflops, roof.gbs);
+    }
     println!(
         "{:<6}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "block", "forward", "backward", "both", "cpu", "best", "GFLOP/s"
     );
     for (name, shape) in SHAPES {
-        if name.contains(&*filter) {
-            measure(&cpu, name, shape, runs).unwrap_or_else(|e| fail(&e.to_string()));
+        if filter.is_empty() || filter.contains(name) {
+            measure(&cpu, name, shape, runs, roof).unwrap_or_else(|e| fail(&e.to_string()));
         }
     }
 }
@@ -54,7 +70,64 @@ fn fail(message: &str) -> ! {
     std::process::exit(2)
 }
 
-fn measure(cpu: &Cpu, name: &str, [c, side, k, t, n, r]: [usize; 6], runs: usize) -> engine::Result<()> {
+/// Multiply-adds of a pass, and the elements of what it reads and writes.
+fn work(pass: &str, [c, side, k, t, n, _]: [usize; 6]) -> Option<[usize; 2]> {
+    let pixels = n * side * side;
+    let (narrow, wide) = (pixels * c, pixels * c * t);
+    let (dense, window) = (wide * c, wide * k * k);
+    Some(match pass {
+        "expand" => [dense, narrow + wide],
+        "depthwise" => [window, 2 * wide],
+        "squeeze" => [0, wide],
+        "project" => [dense, wide + narrow],
+        "finish" => [0, 3 * narrow],
+        "finish backward" => [0, 2 * narrow],
+        "project backward" => [2 * dense, 2 * narrow + 2 * wide],
+        "depthwise backward" => [2 * window, 4 * wide],
+        "expand backward" => [2 * dense, 2 * wide + 3 * narrow],
+        _ => return None,
+    })
+}
+
+/// The medians of the passes over all runs.
+fn print_passes(shape: [usize; 6], runs: &[Vec<Spent>], roof: Roof) {
+    let mut names: Vec<&str> = Vec::new();
+    for spent in runs.iter().flatten().filter(|spent| spent.phase.is_empty()) {
+        if !names.contains(&spent.name) {
+            names.push(spent.name);
+        }
+    }
+    for name in names {
+        let of = |run: &Vec<Spent>| -> f64 {
+            let all = run.iter().filter(|spent| spent.name == name && spent.phase.is_empty());
+            all.map(|spent| spent.time).sum::<Duration>().as_secs_f64()
+        };
+        let mut times: Vec<f64> = runs.iter().map(of).collect();
+        let time = median(&mut times);
+        print!("    {name:<20}{:>8.2}", 1e3 * time);
+        match work(name, shape) {
+            Some([macs, elements]) => {
+                let (flop, bytes) = (2.0 * macs as f64 / 1e9, 4.0 * elements as f64 / 1e9);
+                let floor = (flop / roof.gflops).max(bytes / roof.gbs);
+                println!(
+                    "{:>10.1} GFLOP/s{:>8.1} GB/s{:>7.0} % of its floor",
+                    flop / time,
+                    bytes / time,
+                    100.0 * floor / time
+                );
+            }
+            None => println!(),
+        }
+    }
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn measure(cpu: &Cpu, name: &str, shape: [usize; 6], runs: usize, roof: Option<Roof>) -> engine::Result<()> {
+    let [c, side, k, t, n, r] = shape;
     let e = c * t;
     let op = InvertedResidual {
         stride: 1,
@@ -95,10 +168,13 @@ fn measure(cpu: &Cpu, name: &str, [c, side, k, t, n, r]: [usize; 6], runs: usize
     let gflop = 6.0 * op.macs(&shapes) as f64 / 1e9;
     let mut store = engine::check::empty_store(cpu);
     let mut tape = Tape::new(cpu);
-    let (mut forward, mut both, mut used) = (vec![], vec![], vec![]);
+    let (mut forward, mut both, mut used, mut spans) = (vec![], vec![], vec![], vec![]);
     for run in 0..runs + 3 {
         let vars: Vec<Var> = tensors.iter().map(|t| tape.leaf(t.clone())).collect();
         let inputs: Vec<&Var> = vars.iter().collect();
+        if roof.is_some() {
+            cpu.start_trace(|| ProcessTime::now().as_duration());
+        }
         let (wall, process) = (Instant::now(), ProcessTime::now());
         let y = tape.apply(op, &inputs)?;
         let first = wall.elapsed();
@@ -107,13 +183,13 @@ fn measure(cpu: &Cpu, name: &str, [c, side, k, t, n, r]: [usize; 6], runs: usize
             forward.push(1e3 * first.as_secs_f64());
             both.push(1e3 * wall.elapsed().as_secs_f64());
             used.push(1e3 * process.elapsed().as_secs_f64());
+            spans.push(cpu.stop_trace());
         }
     }
-    let median = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    };
     let (f, b, u) = (median(&mut forward), median(&mut both), median(&mut used));
     println!("{name:<6}{f:>10.2}{:>10.2}{b:>10.2}{u:>10.2}{:>10.2}{:>10.1}", b - f, used[0], gflop / u * 1e3);
+    if let Some(roof) = roof {
+        print_passes(shape, &spans, roof);
+    }
     Ok(())
 }

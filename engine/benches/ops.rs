@@ -9,12 +9,14 @@
 //! once; `floor` says how much of the time that is.
 
 use std::hint::black_box;
+mod roof;
+
 use std::time::{Duration, Instant};
 
-use engine::cpu::simd::{self, LANES, Loop, Simd};
 use engine::op::Op;
 use engine::ops::*;
 use engine::{Cpu, Rng, Shape, Tape, Tensor, Var};
+use roof::Roof;
 
 /// Runs of one measurement at least, and the time they take at least.
 const RUNS: usize = 7;
@@ -85,57 +87,6 @@ impl Options {
 fn fail(message: &str) -> ! {
     eprintln!("{message}");
     std::process::exit(2)
-}
-
-/// What the machine can do on these threads.
-#[derive(Clone, Copy)]
-struct Roof {
-    gflops: f64,
-    gbs: f64,
-}
-
-impl Roof {
-    fn measure(cpu: &Cpu) -> Self {
-        const ROUNDS: usize = 1 << 20;
-        let mut best = f64::MAX;
-        for _ in 0..5 {
-            let start = Instant::now();
-            cpu.pool().parallel_for(cpu.pool().threads(), |_, _| simd::run(Peak(ROUNDS)));
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        let flops = (2 * ROUNDS * CHAINS * LANES * cpu.pool().threads()) as f64;
-        // Far beyond the last cache.
-        let (from, mut to) = (vec![1f32; 32 << 20], vec![0f32; 32 << 20]);
-        let mut copy = f64::MAX;
-        for _ in 0..5 {
-            let start = Instant::now();
-            cpu.pool().parallel_chunks(&mut to, 1 << 16, |i, to| {
-                to.copy_from_slice(&from[i << 16..(i << 16) + to.len()]);
-            });
-            copy = copy.min(start.elapsed().as_secs_f64());
-        }
-        black_box(&to);
-        Self { gflops: flops / best / 1e9, gbs: 8.0 * from.len() as f64 / copy / 1e9 }
-    }
-}
-
-/// Independent sums that hide the latency of an addition.
-const CHAINS: usize = 12;
-
-struct Peak(usize);
-
-impl Loop for Peak {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let factor = s.splat(black_box(0.999));
-        let mut sums = [s.splat(1.0); CHAINS];
-        for _ in 0..self.0 {
-            for sum in &mut sums {
-                *sum = s.fma(*sum, factor, factor);
-            }
-        }
-        black_box(sums.map(|sum| s.array(sum)));
-    }
 }
 
 /// One op on one set of shapes.

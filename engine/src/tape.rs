@@ -178,7 +178,10 @@ impl Tape {
         let shape = op.shape(&shapes)?;
         let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
         let record = self.recording && inputs.iter().any(|v| v.node.is_some());
-        let Output { y, saved, moments } = op.forward(&self.cpu, &tensors, record)?;
+        let Output { y, saved, moments } = {
+            let _span = self.cpu.span(op.name(), "forward");
+            op.forward(&self.cpu, &tensors, record)?
+        };
         debug_assert_eq!(y.shape(), shape, "{} broke its own shape()", op.name());
         if !record {
             return Ok((y, moments, None));
@@ -274,6 +277,7 @@ impl Tape {
             if let Node::Op(applied) = node
                 && let Some(dy) = grads[index].take()
             {
+                let _span = self.cpu.span(applied.op.name(), "backward");
                 self.step_back(&applied, &dy, &mut grads, store)?;
             }
         }

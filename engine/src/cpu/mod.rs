@@ -7,12 +7,14 @@ mod isa;
 pub(crate) mod matmul;
 mod pool;
 pub mod simd;
+mod trace;
 
 use std::sync::Arc;
 
 pub use arena::{Arena, ArenaStats, Buffer, Element};
 pub use isa::Isa;
 pub use pool::{Disjoint, Pool};
+pub use trace::Spent;
 
 use crate::error::{Error, Result};
 
@@ -24,6 +26,7 @@ pub struct Cpu(Arc<Inner>);
 struct Inner {
     pool: Pool,
     arena: Arena,
+    trace: trace::Trace,
 }
 
 impl Cpu {
@@ -46,7 +49,11 @@ impl Cpu {
         if !(1..=1024).contains(&threads) {
             return Err(Error::Setting { name: "threads", value: threads.to_string(), range: "1 to 1024" });
         }
-        Ok(Self(Arc::new(Inner { pool: Pool::new(threads), arena: Arena::new(cap) })))
+        Ok(Self(Arc::new(Inner {
+            pool: Pool::new(threads),
+            arena: Arena::new(cap),
+            trace: Default::default(),
+        })))
     }
 
     /// The threads.
@@ -62,5 +69,9 @@ impl Cpu {
     /// The memory.
     pub fn arena(&self) -> &Arena {
         &self.0.arena
+    }
+
+    fn trace(&self) -> &trace::Trace {
+        &self.0.trace
     }
 }

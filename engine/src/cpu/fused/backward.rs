@@ -41,6 +41,7 @@ pub fn top_gradient(
     frozen: bool,
     mut affine: [Option<&mut [f32]>; 2],
 ) -> Result<(TopSteps, Tensor)> {
+    let _span = cpu.pass("finish backward");
     let (o, panels) = (plan.o, plan.panels_to());
     let constants = top.norm.0.f32()?;
     let norm = TopNorm::rows(constants);
@@ -95,6 +96,7 @@ pub fn project_backward(
     w3: &[f32],
     (da2, dw3): (&mut [f32], Option<&mut [f32]>),
 ) -> Result<Tensor> {
+    let _span = cpu.pass("project backward");
     let (e, o, blocks, wide, panels) = (plan.e, plan.o, plan.blocks(), plan.wide(), plan.panels_to());
     let (constants, k) = (middle.norm.0.f32()?, TopSteps::rows(steps.0.f32()?));
     let norm = TopNorm::rows(top.norm.0.f32()?);
@@ -238,6 +240,7 @@ pub fn depthwise_backward(
     below: Below<'_>,
     dw: Option<&mut [f32]>,
 ) -> Result<()> {
+    let _span = cpu.pass("depthwise backward");
     let (n, e, k, blocks, bands, stride) = (plan.n, plan.e, plan.k, plan.blocks(), plan.bands(), plan.stride);
     let (halo, count) = (plan.halo(), k * k);
     let classes = Classes::new(cpu, plan, w)?;
@@ -454,6 +457,7 @@ pub fn expand_backward(
     dx: Option<&mut [f32]>,
     dw1: Option<&mut [f32]>,
 ) -> Result<()> {
+    let _span = cpu.pass("expand backward");
     let (c, e, blocks, wide, panels) = (plan.c, plan.e, plan.blocks(), plan.wide(), plan.panels_from());
     let steps = steps.0.f32()?;
     let mut packed = Tensor::stale(cpu, [packed_len(wide, c)], DType::F32)?;

@@ -28,6 +28,7 @@ pub fn expand(
     h1: &mut [f32],
     given: Given<'_>,
 ) -> Result<(Norms, Option<Moments>)> {
+    let _span = cpu.pass("expand");
     let (c, e, blocks, panels) = (plan.c, plan.e, plan.blocks(), plan.panels_from());
     let mut packed = Tensor::stale(cpu, [blocks, c * BLOCK], DType::F32)?;
     cpu.pool().parallel_chunks(packed.f32_mut()?, c * BLOCK, |block, to| {
@@ -131,6 +132,7 @@ pub fn depthwise(
     h2: &mut [f32],
     given: Given<'_>,
 ) -> Result<(Norms, Option<Moments>)> {
+    let _span = cpu.pass("depthwise");
     let (blocks, bands, set, pixels) = (plan.blocks(), plan.bands(), 2 * BLOCK, plan.pixels_to());
     let filters = taps(cpu, plan, w)?;
     let filters = filters.f32()?;
@@ -177,6 +179,7 @@ pub fn depthwise(
 
 /// The mean of `act(norm(h2))` over each plane, into `means [n, e]`.
 pub fn squeeze(cpu: &Cpu, plan: &Plan, h2: &[f32], norm: &Norms, act: Act, means: &mut [f32]) -> Result<()> {
+    let _span = cpu.pass("squeeze");
     let (e, blocks, pixels, constants) = (plan.e, plan.blocks(), plan.pixels_to(), norm.0.f32()?);
     let to = Disjoint::new(means);
     cpu.pool().parallel_for(plan.n * blocks, |task, _| {
@@ -205,6 +208,7 @@ pub fn project(
     h3: &mut [f32],
     given: Given<'_>,
 ) -> Result<(TopNorm, Option<Moments>)> {
+    let _span = cpu.pass("project");
     let (e, o, blocks, wide, panels) = (plan.e, plan.o, plan.blocks(), plan.wide(), plan.panels_to());
     let constants = norm.0.f32()?;
     let mut packed = Tensor::stale(cpu, [packed_len(wide, o)], DType::F32)?;
@@ -280,6 +284,7 @@ pub fn finish(
     x: &[f32],
     y: &mut [f32],
 ) -> Result<()> {
+    let _span = cpu.pass("finish");
     let (panels, norm) = (plan.panels_to(), TopNorm::rows(norm.0.f32()?));
     let to = Disjoint::new(y);
     cpu.pool().parallel_for(panels.count(), |index, _| {

@@ -132,6 +132,7 @@ impl InvertedResidual {
         sums: &Tensor,
         dx: Slots<'_, '_>,
     ) -> Result<(Tensor, [Vec<f64>; 2])> {
+        let _span = cpu.pass("gate backward");
         let (n, e, blocks) = (plan.n, plan.e, plan.blocks());
         let sums = sums.f32()?;
         let sum = |image: usize, i: usize, j: usize| {
@@ -207,6 +208,7 @@ impl InvertedResidual {
         count: usize,
         dx: Slots<'_, '_>,
     ) -> Result<Steps> {
+        let _span = cpu.pass("norm backward");
         if self.affine {
             let [dscale, dshift] = pair(dx, self.places().filters[which] + 1);
             if let Some(dscale) = dscale {

@@ -125,6 +125,7 @@ impl InvertedResidual {
         let (n, e, wide, r) = (plan.n, plan.e, plan.wide(), inputs[0].shape().dims()[0]);
         let mut means = Tensor::stale(cpu, [n, e], DType::F32)?;
         fused::squeeze(cpu, plan, h2.f32()?, norm, self.acts[1], means.f32_mut()?)?;
+        let _span = cpu.pass("gate");
         let mut hidden = dense::forward(cpu, &means, inputs[0], Some(inputs[1]), [n, r].into())?;
         hidden.f32_mut()?.iter_mut().for_each(|v| *v = v.max(0.0));
         let logits = dense::forward(cpu, &hidden, inputs[2], Some(inputs[3]), [n, e].into())?;
