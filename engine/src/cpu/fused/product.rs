@@ -1,4 +1,7 @@
-//! The products of the fused block: tiles of 6 x 16 and 4 x 24 sums in registers.
+//! The products of the fused block: tiles of 6 x 16 sums in registers, or 12 x 8 in the tail.
+//!
+//! Tiles of 4 x 24 would read less, but with 16 registers the compiler stores a sum to memory and
+//! loads it again in every step: half the speed.
 //!
 //! The left matrix is read by broadcast, wherever it lies: rows of an NHWC tensor, its columns, or
 //! the strips `[block][row][16]` of a wide one. The right one is read in whole vectors: filters
@@ -58,14 +61,10 @@ pub fn packed_len(terms: usize, columns: usize) -> usize {
     terms * columns.next_multiple_of(LANES)
 }
 
-/// Vectors of the next tile where `left` vectors are left: threes, but never a single at the end.
+/// Vectors of the next tile where `left` vectors are left.
 #[inline(always)]
 fn tile_width(left: usize) -> usize {
-    match left {
-        1 => 1,
-        2 | 4 => 2,
-        _ => 3,
-    }
+    left.min(2)
 }
 
 /// Packs `[terms, columns]`, whose elements `at` gives, for [`product`]; zeros in the tail.
@@ -114,8 +113,7 @@ impl Loop for Product<'_> {
             let from = place + self.right.terms[1] * width * LANES;
             match width {
                 1 => self.column::<1, S>(s, column, from),
-                2 => self.column::<2, S>(s, column, from),
-                _ => self.column::<3, S>(s, column, from),
+                _ => self.column::<2, S>(s, column, from),
             }
             place += self.right.terms[0] * width * LANES;
             column += width * LANES;
@@ -129,12 +127,10 @@ impl Product<'_> {
     #[inline(always)]
     fn column<const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
         let most = match (S::FMA, V) {
-            (true, 1) => 8,
-            (true, 2) => 6,
-            (true, _) => 4,
+            (true, 1) => 12,
+            (true, _) => 6,
             (false, 1) => 4,
-            (false, 2) => 2,
-            (false, _) => 1,
+            (false, _) => 2,
         };
         let tiles = self.rows.div_ceil(most);
         let mut row = 0;
@@ -144,15 +140,24 @@ impl Product<'_> {
             for line in lines * tile / tiles..lines * (tile + 1) / tiles {
                 self.ahead.from.into_iter().for_each(|from| s.prefetch(from.wrapping_add(line * 2 * LANES)));
             }
+            macro_rules! tile {
+                ($n:literal) => {
+                    self.tile::<$n, V, S>(s, row, column, right)
+                };
+            }
             match high {
-                1 => self.tile::<1, V, S>(s, row, column, right),
-                2 => self.tile::<2, V, S>(s, row, column, right),
-                3 if S::FMA || V == 1 => self.tile::<3, V, S>(s, row, column, right),
-                4 if S::FMA || V == 1 => self.tile::<4, V, S>(s, row, column, right),
-                5 if S::FMA && V < 3 => self.tile::<5, V, S>(s, row, column, right),
-                6 if S::FMA && V < 3 => self.tile::<6, V, S>(s, row, column, right),
-                7 if S::FMA && V == 1 => self.tile::<7, V, S>(s, row, column, right),
-                8 if S::FMA && V == 1 => self.tile::<8, V, S>(s, row, column, right),
+                1 => tile!(1),
+                2 => tile!(2),
+                3 if S::FMA || V == 1 => tile!(3),
+                4 if S::FMA || V == 1 => tile!(4),
+                5 if S::FMA => tile!(5),
+                6 if S::FMA => tile!(6),
+                7 if S::FMA && V == 1 => tile!(7),
+                8 if S::FMA && V == 1 => tile!(8),
+                9 if S::FMA && V == 1 => tile!(9),
+                10 if S::FMA && V == 1 => tile!(10),
+                11 if S::FMA && V == 1 => tile!(11),
+                12 if S::FMA && V == 1 => tile!(12),
                 _ => unreachable!("a tile has at most {most} rows"),
             }
             row += high;
