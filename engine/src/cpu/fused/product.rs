@@ -92,7 +92,7 @@ pub fn product([rows, columns]: [usize; 2], left: Left<'_>, right: Right<'_>, to
     assert!(right.terms[1] + terms <= right.terms[0], "terms of the right matrix");
     assert!(packed_len(right.terms[0], columns) <= right.data.len(), "right matrix");
     assert!((rows - 1) * to.row + columns <= to.data.len(), "product");
-    simd::run(Product { rows, columns, left, right, to, ahead });
+    simd::run_narrow(Product { rows, columns, left, right, to, ahead });
 }
 
 struct Product<'a> {
