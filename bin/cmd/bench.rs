@@ -2,6 +2,7 @@
 //! PyTorch (`benches/peers/`).
 
 mod block;
+mod groups;
 mod search;
 mod step;
 
@@ -27,6 +28,10 @@ pub struct Bench {
 enum BenchCommand {
     /// Training steps, a different path each
     Step(step::Step),
+    /// Several paths over slices of a batch, beside one path over all of it
+    Groups(groups::Groups),
+    /// Steps on a fresh path, beside the same step again
+    Switch(groups::Switch),
     /// One inverted residual block, forward and backward
     Block(block::Block),
     /// Forward passes with fixed statistics
@@ -42,6 +47,8 @@ impl Bench {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             BenchCommand::Step(c) => c.run(),
+            BenchCommand::Groups(c) => c.run(),
+            BenchCommand::Switch(c) => c.run(),
             BenchCommand::Block(c) => c.run(),
             BenchCommand::Eval(c) => c.run(),
             BenchCommand::Recal(c) => c.run(),

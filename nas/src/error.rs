@@ -128,9 +128,9 @@ pub enum Error {
     NonFinite {
         /// The step, from 0.
         step: u64,
-        /// The path.
-        arch: Arch,
-        /// The path as text.
+        /// The path, or all paths of the step where no single one is to blame.
+        archs: Vec<Arch>,
+        /// The same as text.
         text: String,
         /// `loss`, or the name of a parameter.
         what: String,

@@ -23,6 +23,7 @@ pub mod evaluate;
 pub mod event;
 pub mod figures;
 pub mod files;
+pub mod groups;
 pub mod journal;
 pub mod model;
 pub mod outcome;

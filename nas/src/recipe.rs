@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
+use crate::groups::PathImages;
 use crate::sample::SamplerConfig;
 use crate::search::SearchConfig;
 use crate::suggest;
@@ -40,9 +41,18 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SupernetConfig {
-    /// Which path each step trains.
+    /// Which paths each step trains.
     #[serde(default)]
     pub sampler: SamplerConfig,
+    /// How many paths a step trains. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<usize>,
+    /// Which images of the batch each of them sees.
+    #[serde(default)]
+    pub images: PathImages,
+    /// Paths that run side by side at most: fewer take less memory and change no bit. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths_at_once: Option<usize>,
     /// How.
     pub train: TrainConfig,
 }
@@ -172,6 +182,54 @@ impl Default for LogConfig {
     }
 }
 
+impl SupernetConfig {
+    /// How many paths a step trains.
+    pub fn paths(&self) -> usize {
+        self.paths.unwrap_or(1)
+    }
+
+    /// Paths that run side by side at most.
+    pub fn paths_at_once(&self) -> usize {
+        self.paths_at_once.unwrap_or(usize::MAX)
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |key: &str, value: usize, range: String| {
+            Err(Error::Setting { key: format!("supernet.{key}"), value: value.to_string(), range })
+        };
+        self.train.check("supernet.train")?;
+        self.sampler.check()?;
+        let (paths, batch) = (self.paths(), self.train.batch);
+        if !(1..=1024).contains(&paths) {
+            return bad("paths", paths, "1 to 1,024".into());
+        }
+        if self.paths_at_once == Some(0) {
+            return bad("paths-at-once", 0, "1 or more".into());
+        }
+        if self.images == PathImages::Shared {
+            return Ok(());
+        }
+        if !batch.is_multiple_of(paths) {
+            let range = format!(
+                "a divisor of supernet.train.batch = {batch}: every path has a slice of the batch; or set \
+                 supernet.images = \"shared\" to show all images to every path"
+            );
+            return bad("paths", paths, range);
+        }
+        let slice = batch / paths;
+        match self.train.bn_batch {
+            Some(images) if !slice.is_multiple_of(images) => {
+                let range = format!(
+                    "a divisor of the {slice} images that each of {paths} paths has of a batch of {batch}: \
+                     batch norm sees the images of one path alone"
+                );
+                bad("train.bn-batch", images, range)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl TrainConfig {
     /// Images over which batch norm takes its statistics.
     pub fn bn_batch(&self) -> usize {
@@ -293,10 +351,9 @@ impl Recipe {
     /// # Errors
     /// [`Error::Setting`] with the key.
     pub fn check(&self) -> Result<()> {
-        self.supernet.train.check("supernet.train")?;
+        self.supernet.check()?;
         self.retrain.train.check("retrain.train")?;
         self.search.check()?;
-        self.supernet.sampler.check()?;
         self.data.check()?;
         if self.log.steps == 0 {
             return Err(Error::Setting {

@@ -1,14 +1,16 @@
 //! The training loop, for a supernet and for a single network alike.
 //!
-//! A session is everything that a step changes; it is what a checkpoint holds, to the bit. Batches,
+//! A step takes one path or several, over slices of its batch or over all of it; which group of images
+//! runs which path is its table ([`crate::groups`]). A session is everything that a step changes; it is what a checkpoint holds, to the bit. Batches,
 //! paths, augmentation and dropout follow from (seed, epoch, step), so nothing else is stored.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::optim::{Schedule, Sgd};
-use engine::{Cpu, ParamStore, Rng, Tape, Tensor, ops};
+use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
@@ -16,8 +18,9 @@ use crate::checkpoint::{Archive, Checkpoints};
 use crate::data::{Batch, Loader, View};
 use crate::error::{Error, Result};
 use crate::event::{Event, Stage};
+use crate::groups::{PathImages, Step, Table};
 use crate::journal::Journal;
-use crate::model::{Context, DropoutSite, Model, Norms, Statistics};
+use crate::model::{Model, Statistics};
 use crate::recipe::{LogConfig, TrainConfig};
 
 /// What a training loop works on and how.
@@ -28,8 +31,12 @@ pub struct Job<'a> {
     pub subject: &'a str,
     /// The model.
     pub model: &'a Model,
-    /// The path of each step.
-    pub path: &'a dyn Fn(u64) -> Arch,
+    /// The paths of each step.
+    pub paths: &'a dyn Fn(u64) -> Vec<Arch>,
+    /// Which images of the batch each of them sees.
+    pub path_images: PathImages,
+    /// How many groups run side by side at most: a matter of memory alone.
+    pub at_once: usize,
     /// Settings.
     pub config: &'a TrainConfig,
     /// When to log and store.
@@ -70,13 +77,12 @@ struct Meta {
     isa: String,
 }
 
-/// Running sums since the last step event.
+/// Running sums since the last step event, over all images that a path has seen.
 #[derive(Default)]
 struct Tally {
     loss: f64,
     right: u64,
     images: u64,
-    steps: u64,
 }
 
 impl Session {
@@ -209,7 +215,7 @@ pub fn train(
                 step: session.step,
                 total,
                 epoch: (session.step - 1) / per_epoch,
-                loss: tally.loss / tally.steps.max(1) as f64,
+                loss: tally.loss / tally.images.max(1) as f64,
                 accuracy: tally.right as f64 / tally.images.max(1) as f64,
                 lr: f64::from(schedule.at(session.step - 1)),
                 images: tally.images,
@@ -248,7 +254,7 @@ fn steps_per_epoch(job: &Job<'_>) -> Result<u64> {
     Ok(steps as u64)
 }
 
-/// One update: micro-batches of `bn-batch` images, gradients summed in order.
+/// One update: the groups of the step's table, gradients summed in their order.
 fn step(
     job: &Job<'_>,
     session: &mut Session,
@@ -258,46 +264,38 @@ fn step(
     tally: &mut Tally,
 ) -> Result<()> {
     let cpu = session.store.cpu().clone();
-    let arch = (job.path)(session.step);
+    let archs = (job.paths)(session.step);
     let [n, h, w, c] = batch.shape;
     let pixels = h * w * c;
-    let micro = job.config.bn_batch();
-    let dropout = Rng::new(job.seed, "dropout");
-    let mut loss_sum = 0.0;
-    for from in (0..n).step_by(micro) {
-        let len = micro.min(n - from);
-        let images =
-            Tensor::from_slice(&cpu, [len, h, w, c], &batch.images[from * pixels..(from + len) * pixels])?;
-        let labels: Vec<i32> = batch.labels[from..from + len].iter().map(|&l| l as i32).collect();
-        let x = tape.constant(images);
-        let y = tape.constant(Tensor::from_slice(&cpu, [len], &labels)?);
-        let mut moments = Vec::new();
-        let logits = job.model.forward(
-            &mut Context {
-                tape,
-                store: &session.store,
-                norms: Norms::Batch(&mut moments),
-                dropout: Some(DropoutSite { rng: dropout, step: session.step, first: from as u32 }),
-            },
-            &arch,
-            &x,
-        )?;
-        let loss =
-            tape.apply(ops::SoftmaxCrossEntropy { smoothing: job.config.label_smoothing }, &[&logits, &y])?;
-        let value = f64::from(loss.tensor().f32()?[0]);
-        tally.right += right(logits.tensor().f32()?, &labels);
-        drop(logits);
-        if !value.is_finite() {
+    let images = |of: Range<usize>| -> Result<Tensor> {
+        let data = &batch.images[of.start * pixels..of.end * pixels];
+        Ok(Tensor::from_slice(&cpu, [of.len(), h, w, c], data)?)
+    };
+    let labels = |of: Range<usize>| batch.labels[of].iter().map(|&l| l as i32).collect::<Vec<i32>>();
+    let table = Table::new(n, archs.len(), job.path_images, job.config.bn_batch());
+    let dropout = (Rng::new(job.seed, "dropout"), session.step);
+    let smoothing = job.config.label_smoothing;
+    let common = Step { model: job.model, archs: &archs, smoothing, dropout };
+    let (mut loss_sum, mut seen) = (0.0, 0);
+    for rows in table.calls(job.at_once) {
+        let truth = |of: Range<usize>| Ok(Tensor::from_slice(&cpu, [of.len()], &labels(of))?);
+        let mut passed = common.forward(tape, &session.store, rows, images, truth)?;
+        let values = passed.values()?;
+        for (logits, row) in std::mem::take(&mut passed.logits).iter().zip(rows) {
+            tally.right += right(logits.f32()?, &labels(row.images.clone()));
+            seen += row.images.len();
+        }
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            drop(passed);
             tape.clear();
             session.store.clear_touched()?;
-            return Err(not_finite(job, session.step, &arch, "loss"));
+            return Err(not_finite(job, session.step, &archs[rows[at].path..][..1], "loss"));
         }
-        let share = len as f32 / n as f32;
-        tape.backward(&loss, share, &mut session.store)?;
-        loss_sum += value * f64::from(share);
+        loss_sum += values.iter().zip(rows).map(|(v, row)| v * row.images.len() as f64).sum::<f64>();
         if let Some(statistics) = &mut session.statistics {
-            job.model.update_running(statistics, &moments)?;
+            job.model.update_running(statistics, &passed.moments)?;
         }
+        passed.backward(tape, &mut session.store, &table, rows)?;
     }
     let norm = match job.config.clip_norm {
         Some(max) => session.store.clip_grad_norm(max)?,
@@ -311,15 +309,14 @@ fn step(
             .find(|(id, _)| session.store.grad(*id).iter().any(|g| !g.is_finite()))
             .map_or("gradient".to_owned(), |(id, _)| session.store.param(id).name.clone());
         session.store.clear_touched()?;
-        return Err(not_finite(job, session.step, &arch, &culprit));
+        return Err(not_finite(job, session.step, &archs, &culprit));
     }
     if let Some(max) = job.config.clip_value {
         session.store.clip_grad_value(max)?;
     }
     session.sgd.step(&mut session.store, schedule.at(session.step))?;
     tally.loss += loss_sum;
-    tally.images += n as u64;
-    tally.steps += 1;
+    tally.images += seen as u64;
     Ok(())
 }
 
@@ -332,9 +329,9 @@ pub(crate) fn right(logits: &[f32], labels: &[i32]) -> u64 {
     logits.chunks_exact(classes).zip(labels).filter(|(row, l)| best(row) as i32 == **l).count() as u64
 }
 
-fn not_finite(job: &Job<'_>, step: u64, arch: &Arch, what: &str) -> Error {
-    let text = job.model.space().text(arch);
-    Error::NonFinite { step, arch: arch.clone(), text, what: what.to_owned() }
+fn not_finite(job: &Job<'_>, step: u64, archs: &[Arch], what: &str) -> Error {
+    let texts: Vec<String> = archs.iter().map(|arch| job.model.space().text(arch)).collect();
+    Error::NonFinite { step, archs: archs.to_vec(), text: texts.join(" and "), what: what.to_owned() }
 }
 
 /// The failure itself is what the caller reports, so one while noting it is passed over.

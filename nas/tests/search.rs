@@ -118,13 +118,13 @@ fn uniform_paths_are_uniform_and_bins_are_kept() {
     let rng = Rng::new(0, "path");
     let mut counts = [0u32; 4];
     for step in 0..4_000 {
-        Uniform.path(&space, &rng, step).choices().iter().for_each(|&c| counts[usize::from(c)] += 1);
+        Uniform.path(&space, &rng, step, 0).choices().iter().for_each(|&c| counts[usize::from(c)] += 1);
     }
     assert!(counts.iter().all(|&c| (f64::from(c) - 20_000.0).abs() < 5.0 * 20_000f64.sqrt()), "{counts:?}");
     let bins = MacsBins { low: 290_000_000, high: 360_000_000, width: 10_000_000, tries: 500 };
     let mut filled = [0u32; 7];
     for step in 0..700 {
-        let macs = space.cost(&bins.path(&space, &rng, step)).macs;
+        let macs = space.cost(&bins.path(&space, &rng, step, 0)).macs;
         // Of unconstrained paths 0.3 % lie outside; here only those that gave up after 500 tries.
         filled[((macs - 290_000_000) / 10_000_000).min(6) as usize] += 1;
     }

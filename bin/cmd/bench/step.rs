@@ -157,7 +157,7 @@ fn forwards(c: &Common, mode: &str) -> Result<()> {
 }
 
 /// Normal images and uniform labels.
-fn inputs(cpu: &engine::Cpu, space: &nas::Space, batch: usize) -> Result<(Tensor, Tensor)> {
+pub(super) fn inputs(cpu: &engine::Cpu, space: &nas::Space, batch: usize) -> Result<(Tensor, Tensor)> {
     let (size, channels) = (space.input().size, space.input().channels);
     let mut draws = Rng::new(0, "bench-images").at(0, 0, 0);
     let pixels: Vec<f32> = (0..batch * size * size * channels).map(|_| draws.normal()).collect();

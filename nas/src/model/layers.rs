@@ -1,8 +1,10 @@
 //! Layers as a model holds them: parameter ids, norm ids and hyper-parameters; forward on a tape.
+//!
+//! A forward is one call for several groups: the layer and the input of each, one output each.
 
 use engine::init::Init;
 use engine::ops::{self, Act};
-use engine::{Layout, ParamId, ParamKind, Var};
+use engine::{Group, Layout, ParamId, ParamKind, Var};
 
 use super::{Context, NormId, NormInfo, NormSite, Norms};
 use crate::error::Result;
@@ -92,17 +94,22 @@ impl ConvLayer {
         Ok(Self { weight, norm: r.norm(prefix, output)?, kernel, stride, act })
     }
 
-    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        let w = cx.store.read(cx.tape, self.weight, None)?;
-        let y = if self.kernel == 1 && self.stride == 1 {
-            cx.tape.apply(ops::PointwiseConv2d { bias: false }, &[x, &w])?
-        } else {
-            let pad = self.kernel / 2;
-            let op = ops::Conv2d { stride: [self.stride; 2], padding: [pad; 2], groups: 1 };
-            cx.tape.apply(op, &[x, &w])?
-        };
-        let y = cx.norm(self.norm, &y)?;
-        cx.act(self.act, y)
+    pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        let mut groups = Vec::with_capacity(xs.len());
+        for (layer, x) in layers.iter().zip(xs) {
+            let inputs = vec![x.clone(), cx.store.read(cx.tape, layer.weight, None)?];
+            groups.push(if layer.kernel == 1 && layer.stride == 1 {
+                Group::new(ops::PointwiseConv2d { bias: false }, inputs)
+            } else {
+                let pad = layer.kernel / 2;
+                let op = ops::Conv2d { stride: [layer.stride; 2], padding: [pad; 2], groups: 1 };
+                Group::new(op, inputs)
+            });
+        }
+        let ys = cx.call(groups)?;
+        let norms: Vec<NormSite> = layers.iter().map(|layer| layer.norm).collect();
+        let ys = cx.norm(&norms, ys)?;
+        cx.act(layers.iter().map(|layer| layer.act), ys)
     }
 }
 
@@ -166,9 +173,27 @@ impl InvertedResidual {
         Ok(Self { spec, expand, depthwise, squeeze, project })
     }
 
-    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        let norms: Vec<NormSite> =
-            self.expand.iter().chain([&self.depthwise, &self.project]).map(|layer| layer.1).collect();
+    pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        let mut groups = Vec::with_capacity(xs.len());
+        for (layer, x) in layers.iter().zip(xs) {
+            groups.push(layer.group(cx, x)?);
+        }
+        let found = cx.tape.apply_groups(groups)?;
+        let mut ys = Vec::with_capacity(xs.len());
+        for (layer, (y, moments)) in layers.iter().zip(found) {
+            if let Norms::Batch(found) = &mut cx.norms {
+                found.extend(layer.norms().map(|norm| norm.id).zip(moments));
+            }
+            ys.push(y);
+        }
+        Ok(ys)
+    }
+
+    fn norms(&self) -> impl Iterator<Item = NormSite> {
+        self.expand.iter().chain([&self.depthwise, &self.project]).map(|layer| layer.1)
+    }
+
+    fn group(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Group> {
         let mut inputs = Vec::with_capacity(20);
         inputs.push(x.clone());
         if let Some(layer) = self.expand {
@@ -182,7 +207,7 @@ impl InvertedResidual {
         let statistics = match &cx.norms {
             Norms::Batch(_) => ops::Statistics::Batch,
             Norms::Frozen(statistics) => {
-                for norm in &norms {
+                for norm in self.norms() {
                     let (mean, var) = statistics.get(norm.id)?;
                     inputs.extend([cx.tape.constant(mean.clone()), cx.tape.constant(var.clone())]);
                 }
@@ -199,12 +224,7 @@ impl InvertedResidual {
             eps: self.project.1.eps,
             statistics,
         };
-        let inputs: Vec<&Var> = inputs.iter().collect();
-        let (y, moments) = cx.tape.apply_normed(op, &inputs)?;
-        if let Norms::Batch(found) = &mut cx.norms {
-            found.extend(norms.iter().map(|norm| norm.id).zip(moments));
-        }
-        Ok(y)
+        Ok(Group::new(op, inputs))
     }
 }
 
@@ -234,15 +254,16 @@ impl LinearLayer {
         Ok(Self { weight, bias, act })
     }
 
-    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        let w = cx.store.read(cx.tape, self.weight, None)?;
-        let y = match self.bias {
-            Some(bias) => {
-                let b = cx.store.read(cx.tape, bias, None)?;
-                cx.tape.apply(ops::Linear { bias: true }, &[x, &w, &b])?
+    pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        let mut groups = Vec::with_capacity(xs.len());
+        for (layer, x) in layers.iter().zip(xs) {
+            let mut inputs = vec![x.clone(), cx.store.read(cx.tape, layer.weight, None)?];
+            if let Some(bias) = layer.bias {
+                inputs.push(cx.store.read(cx.tape, bias, None)?);
             }
-            None => cx.tape.apply(ops::Linear { bias: false }, &[x, &w])?,
-        };
-        cx.act(self.act, y)
+            groups.push(Group::new(ops::Linear { bias: layer.bias.is_some() }, inputs));
+        }
+        let ys = cx.call(groups)?;
+        cx.act(layers.iter().map(|layer| layer.act), ys)
     }
 }

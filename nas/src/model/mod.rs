@@ -4,6 +4,10 @@
 //! A model is a row of *segments*: the layers of the stem, one slot after another, the layers of the
 //! head. A segment's output depends on the choices up to it alone, which is what prefix-shared
 //! evaluation rests on.
+//!
+//! A forward pass may run several *groups*: a path each, over images of its own or over the same ones
+//! (masked path execution). Every segment is then one call for all of them, and since a group's norms,
+//! sums and random numbers are its own, it computes to the bit what it would compute alone.
 
 mod layers;
 mod statistics;
@@ -13,7 +17,7 @@ use std::path::Path;
 
 use engine::init::Init;
 use engine::ops::{self, Act};
-use engine::{Cpu, Layout, Moments, ParamId, ParamStore, Rng, Tape, Var};
+use engine::{Cpu, Group, Layout, Moments, ParamId, ParamStore, Rng, Tape, Var};
 
 pub use statistics::Statistics;
 
@@ -59,21 +63,46 @@ pub struct NormInfo {
 
 /// Where batch norms take their statistics from.
 pub enum Norms<'a> {
-    /// The batch itself; what was found is appended.
+    /// The images of each group; what was found is appended, norm by norm, in the order of groups.
     Batch(&'a mut Vec<(NormId, Moments)>),
     /// Fixed statistics.
     Frozen(&'a Statistics),
 }
 
-/// Where dropout's random numbers come from.
+/// Where dropout's random numbers come from: counters of step, image and number of the path.
 #[derive(Clone, Copy, Debug)]
-pub struct DropoutSite {
+pub struct DropoutSite<'a> {
     /// The stream.
     pub rng: Rng,
     /// The training step.
     pub step: u64,
-    /// Place of the first image in the whole batch, so that micro-batches draw as one batch does.
+    /// Each group's path.
+    pub groups: &'a [DropoutGroup],
+}
+
+/// Which random numbers a group draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutGroup {
+    /// Number of the path among those of the step, below [`DropoutGroup::PATHS`].
+    pub path: u32,
+    /// Place of the group's first image in the whole batch, so that micro-batches draw as one batch does.
     pub first: u32,
+}
+
+impl DropoutGroup {
+    /// Paths that have numbers of their own.
+    pub const PATHS: u32 = 1 << 16;
+}
+
+impl DropoutSite<'_> {
+    fn op(&self, group: usize, rate: f32, purpose: &str) -> ops::Dropout {
+        let DropoutGroup { path, first } = self.groups[group];
+        // The step is counted over the whole run, in two words; the path stands above the few bits that
+        // the second one needs.
+        let epoch = (self.step >> 32) as u32 | path << 16;
+        let rng = self.rng.fork(purpose);
+        ops::Dropout { rate, rng, epoch, step: self.step as u32, first_image: first }
+    }
 }
 
 /// What a forward pass works with.
@@ -85,7 +114,7 @@ pub struct Context<'a, 't> {
     /// The statistics.
     pub norms: Norms<'a>,
     /// Training only; without it dropout does nothing.
-    pub dropout: Option<DropoutSite>,
+    pub dropout: Option<DropoutSite<'a>>,
 }
 
 /// A space with its parameters.
@@ -163,11 +192,24 @@ impl Model {
     /// # Errors
     /// [`crate::Error::Arch`] for an architecture of another space; what the engine returns.
     pub fn forward(&self, cx: &mut Context<'_, '_>, arch: &Arch, x: &Var) -> Result<Var> {
-        let mut y = x.clone();
+        Ok(one(self.forward_groups(cx, &[arch], vec![x.clone()])?))
+    }
+
+    /// Logits `[n, classes]` of every group: path `archs[g]` over images `xs[g]` `[n, h, w, c]`.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward_groups(
+        &self,
+        cx: &mut Context<'_, '_>,
+        archs: &[&Arch],
+        xs: Vec<Var>,
+    ) -> Result<Vec<Var>> {
+        let mut ys = xs;
         for at in 0..self.depth() {
-            y = self.segment(cx, arch, at, &y)?;
+            ys = self.segment_groups(cx, archs, at, &ys)?;
         }
-        Ok(y)
+        Ok(ys)
     }
 
     /// One segment.
@@ -175,18 +217,33 @@ impl Model {
     /// # Errors
     /// As [`Model::forward`].
     pub fn segment(&self, cx: &mut Context<'_, '_>, arch: &Arch, at: usize, x: &Var) -> Result<Var> {
+        Ok(one(self.segment_groups(cx, &[arch], at, std::slice::from_ref(x))?))
+    }
+
+    /// One segment of every group: several candidates of a slot in one call.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn segment_groups(
+        &self,
+        cx: &mut Context<'_, '_>,
+        archs: &[&Arch],
+        at: usize,
+        xs: &[Var],
+    ) -> Result<Vec<Var>> {
         let (stem, slots) = (self.stem.len(), self.slots.len());
-        if at < stem {
-            return self.stem[at].forward(cx, x);
+        let mut units = Vec::with_capacity(archs.len());
+        for arch in archs {
+            units.push(if at < stem {
+                &self.stem[at]
+            } else if at >= stem + slots {
+                &self.head[at - stem - slots]
+            } else {
+                self.space.check(arch)?;
+                &self.slots[at - stem][usize::from(arch.choices()[at - stem])]
+            });
         }
-        if at >= stem + slots {
-            return self.head[at - stem - slots].forward(cx, x);
-        }
-        let slot = at - stem;
-        match arch.choice(slot).and_then(|choice| self.slots[slot].get(choice)) {
-            Some(unit) => unit.forward(cx, x),
-            None => self.space.check(arch).map(|()| x.clone()),
-        }
+        Unit::forward(cx, &units, xs)
     }
 
     /// Whether two paths run the same thing in a segment.
@@ -219,34 +276,35 @@ impl Model {
 }
 
 impl Context<'_, '_> {
-    fn norm(&mut self, site: NormSite, x: &Var) -> Result<Var> {
-        let eps = site.eps;
-        let affine = match site.affine {
-            Some((scale, shift)) => {
-                Some((self.store.read(self.tape, scale, None)?, self.store.read(self.tape, shift, None)?))
+    /// One call.
+    fn call(&mut self, groups: Vec<Group>) -> Result<Vec<Var>> {
+        Ok(self.tape.apply_groups(groups)?.into_iter().map(|(y, _)| y).collect())
+    }
+
+    fn norm(&mut self, sites: &[NormSite], xs: Vec<Var>) -> Result<Vec<Var>> {
+        let frozen = matches!(self.norms, Norms::Frozen(_));
+        let mut groups = Vec::with_capacity(xs.len());
+        for (site, x) in sites.iter().zip(xs) {
+            let mut inputs = vec![x];
+            if let Some((scale, shift)) = site.affine {
+                inputs.push(self.store.read(self.tape, scale, None)?);
+                inputs.push(self.store.read(self.tape, shift, None)?);
             }
-            None => None,
-        };
-        let mut inputs = vec![x];
-        if let Some((scale, shift)) = &affine {
-            inputs.extend([scale, shift]);
-        }
-        match &mut self.norms {
-            Norms::Batch(found) => {
-                let op = ops::BatchNorm { eps, affine: affine.is_some(), frozen: false };
-                let (y, mut moments) = self.tape.apply_normed(op, &inputs)?;
-                found.extend(moments.pop().map(|m| (site.id, m)));
-                Ok(y)
-            }
-            Norms::Frozen(statistics) => {
+            if let Norms::Frozen(statistics) = &self.norms {
                 let (mean, var) = statistics.get(site.id)?;
-                let (mean, var) = (self.tape.constant(mean.clone()), self.tape.constant(var.clone()));
-                inputs.extend([&mean, &var]);
-                Ok(self
-                    .tape
-                    .apply(ops::BatchNorm { eps, affine: affine.is_some(), frozen: true }, &inputs)?)
+                inputs.extend([self.tape.constant(mean.clone()), self.tape.constant(var.clone())]);
             }
+            let op = ops::BatchNorm { eps: site.eps, affine: site.affine.is_some(), frozen };
+            groups.push(Group::new(op, inputs));
         }
+        let mut ys = Vec::with_capacity(groups.len());
+        for (site, (y, moments)) in sites.iter().zip(self.tape.apply_groups(groups)?) {
+            if let Norms::Batch(found) = &mut self.norms {
+                found.extend(moments.into_iter().map(|m| (site.id, m)));
+            }
+            ys.push(y);
+        }
+        Ok(ys)
     }
 
     /// Pushes a filter and what its norm learns.
@@ -259,9 +317,20 @@ impl Context<'_, '_> {
         Ok(())
     }
 
-    fn act(&mut self, act: Act, x: Var) -> Result<Var> {
-        if act == Act::None { Ok(x) } else { Ok(self.tape.apply(ops::Activation(act), &[&x])?) }
+    fn act(&mut self, acts: impl Iterator<Item = Act>, xs: Vec<Var>) -> Result<Vec<Var>> {
+        let (mut ys, mut places, mut groups) = (xs, Vec::new(), Vec::new());
+        for (place, act) in acts.enumerate().filter(|&(_, act)| act != Act::None) {
+            groups.push(Group::new(ops::Activation(act), vec![ys[place].clone()]));
+            places.push(place);
+        }
+        places.into_iter().zip(self.call(groups)?).for_each(|(place, y)| ys[place] = y);
+        Ok(ys)
     }
+}
+
+/// The value of a call's only group.
+fn one(values: Vec<Var>) -> Var {
+    values.into_iter().next().expect("a call gives one value a group")
 }
 
 /// A norm as a layer holds it.

@@ -1,7 +1,7 @@
 //! One candidate or fixed layer of a model, ready to run.
 
 use engine::ops::{self, Act};
-use engine::{Rng, Var};
+use engine::{Group, Var};
 
 use super::Context;
 use super::layers::{ConvLayer, InvertedResidual, LinearLayer, Registry, ResidualSpec};
@@ -17,8 +17,8 @@ pub(super) enum Unit {
     Conv(ConvLayer),
     /// Inverted residual.
     Residual(Box<InvertedResidual>),
-    /// ShuffleNetV2-style: a main branch beside a projection (stride 2) or the untouched half.
-    Shuffle { input: usize, projection: Option<Box<InvertedResidual>>, main: Vec<InvertedResidual> },
+    /// Two branches.
+    Shuffle(Box<Shuffle>),
     /// Mean over the plane.
     Pool,
     /// Dropout at training, with a stream of its own.
@@ -88,39 +88,95 @@ impl Unit {
         })
     }
 
-    pub fn forward(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Var> {
-        match self {
-            Unit::Skip => Ok(x.clone()),
-            Unit::Conv(layer) => layer.forward(cx, x),
-            Unit::Residual(layer) => layer.forward(cx, x),
-            Unit::Linear(layer) => layer.forward(cx, x),
-            Unit::Pool => Ok(cx.tape.apply(ops::GlobalAvgPool, &[x])?),
-            Unit::Dropout { rate, purpose } => match cx.dropout {
-                Some(site) if *rate > 0.0 => {
-                    let rng: Rng = site.rng.fork(purpose);
-                    // The step is counted over the whole run, in two halves.
-                    let (epoch, step) = ((site.step >> 32) as u32, site.step as u32);
-                    let op = ops::Dropout { rate: *rate, rng, epoch, step, first_image: site.first };
-                    Ok(cx.tape.apply(op, &[x])?)
+    /// One call for several groups: the unit and the input of each, one output each. Groups of one kind
+    /// run together; a group that runs nothing gets its input back, unmoved.
+    pub fn forward(cx: &mut Context<'_, '_>, units: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        let mut ys = xs.to_vec();
+        let conv = Members::of(units, |u| if let Unit::Conv(layer) = u { Some(layer) } else { None });
+        conv.run(&mut ys, |layers, xs| ConvLayer::forward(cx, layers, xs))?;
+        let residual =
+            Members::of(units, |u| if let Unit::Residual(layer) = u { Some(&**layer) } else { None });
+        residual.run(&mut ys, |layers, xs| InvertedResidual::forward(cx, layers, xs))?;
+        let linear = Members::of(units, |u| if let Unit::Linear(layer) = u { Some(layer) } else { None });
+        linear.run(&mut ys, |layers, xs| LinearLayer::forward(cx, layers, xs))?;
+        let shuffles = Members::of(units, |u| if let Unit::Shuffle(unit) = u { Some(&**unit) } else { None });
+        shuffles.run(&mut ys, |units, xs| Shuffle::forward(cx, units, xs))?;
+        let (mut places, mut plain) = (Vec::new(), Vec::new());
+        for (place, unit) in units.iter().enumerate() {
+            let x = || vec![xs[place].clone()];
+            plain.push(match (unit, cx.dropout) {
+                (Unit::Pool, _) => Group::new(ops::GlobalAvgPool, x()),
+                (Unit::Dropout { rate, purpose }, Some(site)) if *rate > 0.0 => {
+                    Group::new(site.op(place, *rate, purpose), x())
                 }
-                _ => Ok(x.clone()),
-            },
-            Unit::Shuffle { input, projection, main } => {
-                // SPOS section 2: even channels stay, odd channels enter the main branch; the
-                // shuffle thus happens at the input of each stride-1 block.
-                let (side, mut y) = match projection {
-                    Some(projection) => (projection.forward(cx, x)?, x.clone()),
-                    None => {
-                        let half = |start| ops::ChannelSlice { start, step: 2, count: input / 2 };
-                        (cx.tape.apply(half(0), &[x])?, cx.tape.apply(half(1), &[x])?)
-                    }
-                };
-                for layer in main {
-                    y = layer.forward(cx, &y)?;
-                }
-                Ok(cx.tape.apply(ops::Concat, &[&side, &y])?)
-            }
+                _ => continue,
+            });
+            places.push(place);
         }
+        places.into_iter().zip(cx.call(plain)?).for_each(|(place, y)| ys[place] = y);
+        Ok(ys)
+    }
+}
+
+/// The groups of a call that run one kind of layer.
+struct Members<'u, T> {
+    places: Vec<usize>,
+    layers: Vec<&'u T>,
+}
+
+impl<'u, T> Members<'u, T> {
+    /// Those whose unit `pick` knows.
+    fn of<U: Copy>(units: &[U], pick: impl Fn(U) -> Option<&'u T>) -> Self {
+        let (places, layers) =
+            units.iter().enumerate().filter_map(|(place, &unit)| Some((place, pick(unit)?))).unzip();
+        Self { places, layers }
+    }
+
+    /// Replaces their values by what `forward` makes of them.
+    fn run(
+        self,
+        values: &mut [Var],
+        forward: impl FnOnce(&[&'u T], &[Var]) -> Result<Vec<Var>>,
+    ) -> Result<()> {
+        if self.places.is_empty() {
+            return Ok(());
+        }
+        let xs: Vec<Var> = self.places.iter().map(|&place| values[place].clone()).collect();
+        let ys = forward(&self.layers, &xs)?;
+        self.places.into_iter().zip(ys).for_each(|(place, y)| values[place] = y);
+        Ok(())
+    }
+}
+
+/// ShuffleNetV2-style: a main branch beside a projection (stride 2) or the untouched half.
+#[derive(Clone, Debug)]
+pub(super) struct Shuffle {
+    input: usize,
+    projection: Option<InvertedResidual>,
+    main: Vec<InvertedResidual>,
+}
+
+impl Shuffle {
+    fn forward(cx: &mut Context<'_, '_>, units: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        // SPOS section 2: even channels stay, odd channels enter the main branch; the shuffle thus
+        // happens at the input of each stride-1 block.
+        let half = |start: usize| {
+            let op = |unit: &Self| ops::ChannelSlice { start, step: 2, count: unit.input / 2 };
+            let groups = units.iter().zip(xs).filter(|(unit, _)| unit.projection.is_none());
+            groups.map(|(unit, x)| Group::new(op(unit), vec![x.clone()])).collect::<Vec<_>>()
+        };
+        let whole: Vec<usize> = (0..units.len()).filter(|&g| units[g].projection.is_none()).collect();
+        let (mut sides, mut ys) = (xs.to_vec(), xs.to_vec());
+        for (values, start) in [(&mut sides, 0), (&mut ys, 1)] {
+            whole.iter().zip(cx.call(half(start))?).for_each(|(&g, y)| values[g] = y);
+        }
+        Members::of(units, |unit: &Self| unit.projection.as_ref())
+            .run(&mut sides, |layers, xs| InvertedResidual::forward(cx, layers, xs))?;
+        for depth in 0..units.iter().map(|unit| unit.main.len()).max().unwrap_or(0) {
+            Members::of(units, |unit: &Self| unit.main.get(depth))
+                .run(&mut ys, |layers, xs| InvertedResidual::forward(cx, layers, xs))?;
+        }
+        cx.call(sides.into_iter().zip(ys).map(|(a, b)| Group::new(ops::Concat, vec![a, b])).collect())
     }
 }
 
@@ -151,7 +207,7 @@ fn shuffle(
         (None, input / 2)
     } else {
         let spec = ResidualSpec { kernel, ..branch(input, input, place.stride) };
-        (Some(Box::new(InvertedResidual::register(r, &format!("{prefix}.projection"), spec)?)), input)
+        (Some(InvertedResidual::register(r, &format!("{prefix}.projection"), spec)?), input)
     };
     let specs = main(entering);
     let several = specs.len() > 1;
@@ -160,5 +216,5 @@ fn shuffle(
         let prefix = if several { format!("{prefix}.main{i}") } else { format!("{prefix}.main") };
         layers.push(InvertedResidual::register(r, &prefix, spec)?);
     }
-    Ok(Unit::Shuffle { input, projection, main: layers })
+    Ok(Unit::Shuffle(Box::new(Shuffle { input, projection, main: layers })))
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::event::{Event, Stage};
 use crate::files;
+use crate::groups::PathImages;
 use crate::model::{Context, Model, NormParams, Norms, Statistics};
 use crate::outcome::{Network, Outcome, RandomNetworks};
 use crate::search::Score;
@@ -173,7 +174,9 @@ fn retrain_one(run: &mut Run<'_>, subject: &str, arch: &Arch) -> Result<()> {
         stage: Stage::Retrain,
         subject,
         model: &model,
-        path: &|_| only_path.clone(),
+        paths: &|_| vec![only_path.clone()],
+        path_images: PathImages::Slices,
+        at_once: 1,
         config: &recipe.retrain.train,
         log: &recipe.log,
         images: &data.train,

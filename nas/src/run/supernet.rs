@@ -43,11 +43,14 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
     let sampler = recipe.supernet.sampler.build();
     let paths = Rng::new(recipe.seed, "path");
+    let count = recipe.supernet.paths() as u32;
     let job = Job {
         stage: Stage::TrainSupernet,
         subject: "supernet",
         model: &model,
-        path: &|step| sampler.path(space, &paths, step),
+        paths: &|step| (0..count).map(|number| sampler.path(space, &paths, step, number)).collect(),
+        path_images: recipe.supernet.images,
+        at_once: recipe.supernet.paths_at_once(),
         config: &recipe.supernet.train,
         log: &recipe.log,
         images: &data.train,

@@ -43,8 +43,8 @@ impl MacsBins {
 }
 
 impl Sampler for MacsBins {
-    fn path(&self, space: &Space, rng: &Rng, step: u64) -> Arch {
-        let mut draws = super::draws(rng, step);
+    fn path(&self, space: &Space, rng: &Rng, step: u64, number: u32) -> Arch {
+        let mut draws = super::draws(rng, step, number);
         let bins = ((self.high - self.low) / self.width) as u32;
         let from = self.low + u64::from(draws.below(bins)) * self.width;
         for _ in 0..self.tries {

@@ -1,4 +1,4 @@
-//! Which path each training step takes.
+//! Which paths each training step takes.
 
 mod macs_bins;
 mod uniform;
@@ -13,10 +13,10 @@ use crate::arch::Arch;
 use crate::error::Result;
 use crate::space::Space;
 
-/// Answers which path a step trains. A pure function of the step, so resuming needs no state.
+/// Answers which paths a step trains. A pure function of the step, so resuming needs no state.
 pub trait Sampler: Send + std::fmt::Debug {
-    /// The path of step `step`.
-    fn path(&self, space: &Space, rng: &Rng, step: u64) -> Arch;
+    /// Path `number`, from 0, of step `step`.
+    fn path(&self, space: &Space, rng: &Rng, step: u64, number: u32) -> Arch;
 }
 
 /// The samplers by name.
@@ -51,7 +51,7 @@ impl SamplerConfig {
     }
 }
 
-/// The draws of step `step`.
-fn draws(rng: &Rng, step: u64) -> engine::rng::Draws {
-    rng.at((step >> 32) as u32, step as u32, 0)
+/// The draws of path `number` of step `step`.
+fn draws(rng: &Rng, step: u64, number: u32) -> engine::rng::Draws {
+    rng.at((step >> 32) as u32, step as u32, number)
 }
