@@ -1,5 +1,6 @@
 //! Whole networks: training steps, evaluation, calibration.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -55,12 +56,14 @@ impl Step {
             (vec![], vec![], vec![], vec![], 0u64);
         let mut tape = Tape::new(&cpu);
         let mut reserved = 0;
+        let mut ops: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for i in 0..c.warmup + c.steps {
             if i == c.warmup {
                 reserved = cpu.arena().stats().reserved;
             }
             let at = if i < c.warmup { i } else { i - c.warmup };
             let arch = &archs[if self.same_path { 0 } else { at % archs.len() }];
+            cpu.start_trace(|| ProcessTime::now().as_duration());
             let (wall, process) = (Instant::now(), ProcessTime::now());
             let x = tape.constant(images.clone());
             let y = tape.constant(labels.clone());
@@ -75,7 +78,14 @@ impl Step {
             let backward_done = wall.elapsed();
             sgd.step(&mut store, 0.05)?;
             let done = wall.elapsed();
+            let spans = cpu.stop_trace();
             if i >= c.warmup {
+                let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+                for span in spans {
+                    let name = format!("{} {}", span.name, span.phase).trim_end().to_owned();
+                    *sums.entry(name).or_default() += 1e3 * span.time.as_secs_f64();
+                }
+                sums.into_iter().for_each(|(name, ms)| ops.entry(name).or_default().push(ms));
                 forward.push(1e3 * forward_done.as_secs_f64());
                 backward.push(1e3 * (backward_done - forward_done).as_secs_f64());
                 update.push(1e3 * (done - backward_done).as_secs_f64());
@@ -87,6 +97,10 @@ impl Step {
             forward.iter().zip(&backward).zip(&update).map(|((f, b), u)| f + b + u).collect();
         let (sum, gflop) = (total.iter().sum::<f64>(), 6.0 * macs as f64 / 1e9);
         let arena = cpu.arena().stats();
+        // Means: a path without an op counts as zero.
+        let steps = total.len() as f64;
+        let ops: BTreeMap<String, f64> =
+            ops.into_iter().map(|(name, ms)| (name, ms.iter().sum::<f64>() / steps)).collect();
         let value = json!({
             "mode": "train", "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
             "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
@@ -98,6 +112,7 @@ impl Step {
             "peak_rss_mib": peak_rss_mib(), "rss_before_steps_mib": base_rss,
             "arena_peak_mib": arena.peak as f64 / (1 << 20) as f64,
             "arena_bytes_allocated_after_warmup": arena.reserved - reserved,
+            "mean_cpu_ms_of_ops_and_passes": ops,
         });
         print(&value, c.json);
         Ok(())
