@@ -133,12 +133,17 @@ impl Product<'_> {
             (false, _) => 2,
         };
         let tiles = self.rows.div_ceil(most);
+        let (high, longer) = (self.rows / tiles, self.rows % tiles);
+        let lines = self.ahead.lines.div_ceil(tiles);
+        let mut ahead = self.ahead.from;
         let mut row = 0;
         for tile in 0..tiles {
-            let high = (self.rows - row).div_ceil(tiles - tile);
-            let lines = self.ahead.lines;
-            for line in lines * tile / tiles..lines * (tile + 1) / tiles {
-                self.ahead.from.into_iter().for_each(|from| s.prefetch(from.wrapping_add(line * 2 * LANES)));
+            let high = high + usize::from(tile < longer);
+            for _ in 0..lines {
+                for from in &mut ahead {
+                    s.prefetch(*from);
+                    *from = from.wrapping_add(2 * LANES);
+                }
             }
             macro_rules! tile {
                 ($n:literal) => {
