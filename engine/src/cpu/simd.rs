@@ -77,6 +77,8 @@ pub trait Simd: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Asks for the cache line at `at`, which need not be valid.
     fn prefetch(self, at: *const f32);
+    /// Asks for it in the second cache.
+    fn prefetch_far(self, at: *const f32);
 
     /// The widest vector.
     type W: Copy;
@@ -188,6 +190,9 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn prefetch(self, _at: *const f32) {}
+
+    #[inline(always)]
+    fn prefetch_far(self, _at: *const f32) {}
 
     type W = Self::V;
     const WIDE: usize = LANES;
@@ -337,6 +342,12 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
 
+        #[inline(always)]
+        fn prefetch_far(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
+
         type W = __m256;
         const WIDE: usize = 8;
 
@@ -465,6 +476,12 @@ mod x86 {
         fn prefetch(self, at: *const f32) {
             // SAFETY: a prefetch never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        #[inline(always)]
+        fn prefetch_far(self, at: *const f32) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
 
         type W = __m512;

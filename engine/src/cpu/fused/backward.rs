@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::product::{Ahead, Left, Right, Target, pack, packed_len, product};
 use super::strip::{self, BLOCK, EXCITE_SUMS, Excite};
 use super::window::{Backward, Downward, Fill, FilterGradient, Plane, Slope, Taps};
-use super::{rows, with_scratch};
+use super::{rows, window, with_scratch};
 use crate::cpu::simd;
 use crate::cpu::{Cpu, Disjoint};
 use crate::error::Result;
@@ -273,8 +273,15 @@ pub fn depthwise_backward(
             filter.fill(0.0);
             let (input, rest) = scratch_all.split_at_mut(scratch[0] * BLOCK);
             let (gradient, own) = rest.split_at_mut(scratch[1] * BLOCK);
-            for image in n * part / parts..n * (part + 1) / parts {
+            let images = n * part / parts..n * (part + 1) / parts;
+            for image in images.clone() {
                 for band in 0..bands {
+                    // The next band, the next image's first, or the next block's.
+                    let next = match (band + 1 < bands, image + 1 < images.end) {
+                        (true, _) => (image, block, plan.band(band + 1).start),
+                        (false, true) => (image + 1, block, 0),
+                        (false, false) => (images.start, (block + 1).min(blocks - 1), 0),
+                    };
                     let rows = plan.band(band);
                     let gradient = &mut gradient[..(rows.len() + 2 * halo) * columns[1] * BLOCK];
                     let first = rows.start as isize - halo as isize;
@@ -293,11 +300,20 @@ pub fn depthwise_backward(
                             k,
                             stride,
                             to: filter,
+                            ahead: window::Ahead { from: above.places(plan, next), lines: [1, 1] },
                         });
                     }
                     let last = band + 1 == bands;
                     let lines = rows.start * stride..if last { plan.from[0] } else { rows.end * stride };
                     let [h, w] = plan.from;
+                    let input = source.place(plan, next.0, next.1, next.2);
+                    let output = match &below {
+                        To::Wide(to, _) => {
+                            let at = plan.plane(next.0, next.1, h * w).start;
+                            to.place(at + next.2 * stride * w * BLOCK)
+                        }
+                        _ => std::ptr::null(),
+                    };
                     let run = |to: &mut [f32], slope: Option<Slope<'_>>, act: Act| {
                         with_curve!(act, C => simd::run(Backward {
                             plane: gradient,
@@ -309,6 +325,7 @@ pub fn depthwise_backward(
                             first: lines.start,
                             to,
                             slope,
+                            ahead: window::Ahead { from: [input, output], lines: [1, 1] },
                             curve: PhantomData::<C>,
                         }));
                     };
@@ -365,6 +382,12 @@ pub fn depthwise_backward(
 }
 
 impl Above<'_> {
+    /// Where what [`Above::fill`] reads for the output's row `y` begins.
+    fn places(&self, plan: &Plan, (image, block, y): (usize, usize, usize)) -> [*const f32; 2] {
+        let at = plan.plane(image, block, plan.pixels_to()).start + y * plan.to[1] * BLOCK;
+        [self.da2, self.middle.h2].map(|tensor| tensor.as_ptr().wrapping_add(at))
+    }
+
     fn fill(
         &self,
         plan: &Plan,
@@ -397,7 +420,6 @@ impl Above<'_> {
             first,
             margin: [halo; 2],
             plane,
-            ahead: [&[], &[]],
         }));
     }
 }

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::product::{Ahead, Left, Right, Target, pack, packed_len, product};
 use super::strip::{self, BLOCK};
 use super::window::{Activated, Channels, Fill, Forward, Plane, Taps};
-use super::{rows, with_scratch};
+use super::{rows, window, with_scratch};
 use crate::cpu::simd;
 use crate::cpu::{Cpu, Disjoint};
 use crate::error::Result;
@@ -85,26 +85,33 @@ pub enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Where what the output's row `y` reads begins, or null where that is no plane.
+    pub(super) fn place(&self, plan: &Plan, image: usize, block: usize, y: usize) -> *const f32 {
+        match *self {
+            Source::Wide(h, ..) => {
+                let at = plan.plane(image, block, plan.pixels_from()).start;
+                h.as_ptr().wrapping_add(at + y * plan.stride * plan.from[1] * BLOCK)
+            }
+            Source::Input(_) => std::ptr::null(),
+        }
+    }
+
     /// Fills a padded plane of image `image` and block `block` from row `first`.
     pub(super) fn fill(&self, plan: &Plan, image: usize, block: usize, first: isize, plane: &mut [f32]) {
         let (margin, pixels) = ([plan.pad(); 2], plan.pixels_from());
         match *self {
             Source::Wide(h, constants, act) => {
                 let norm = Norms::affine(constants, block);
-                let here = plan.plane(image, block, pixels);
-                // The next task's plane, if all of it fits beside this one.
-                let next = here.end..(here.end + pixels * BLOCK).min(h.len());
-                let next = if plan.bands() == 1 { &h[next] } else { &[] };
-                let h = &h[here];
+                let h = &h[plan.plane(image, block, pixels)];
                 with_curve!(act, C => simd::run(Fill {
                     source: Activated { h, norm, curve: PhantomData::<C> },
-                    size: plan.from, first, margin, plane, ahead: [next, &[]],
+                    size: plan.from, first, margin, plane,
                 }));
             }
             Source::Input(x) => {
                 let x = &x[image * pixels * plan.c..(image + 1) * pixels * plan.c];
                 let source = Channels { x, c: plan.c, first: block * BLOCK };
-                simd::run(Fill { source, size: plan.from, first, margin, plane, ahead: [&[], &[]] });
+                simd::run(Fill { source, size: plan.from, first, margin, plane });
             }
         }
     }
@@ -141,7 +148,7 @@ pub fn depthwise(
         let (to, parts) = (Disjoint::new(&mut *h2), Disjoint::new(sums.f32_mut()?));
         let (columns, count) = (plan.columns(), plan.k * plan.k * BLOCK);
         with_scratch(cpu, plan.n * blocks, plan.rows() * columns * BLOCK, |task, scratch| {
-            let (image, block) = (task / blocks, task % blocks);
+            let (image, block) = plan.nth_plane(task);
             let start = plan.plane(image, block, pixels).start;
             for band in 0..bands {
                 let rows = plan.band(band);
@@ -160,7 +167,12 @@ pub fn depthwise(
                 };
                 let taps = Taps { data: &filters[block * count..(block + 1) * count], size: [plan.k; 2] };
                 let plane = Plane { data: plane, columns };
-                simd::run(Forward { plane, taps, stride: plan.stride, w: plan.to[1], to, sums });
+                // The next band, or the next plane's first.
+                let ahead = window::Ahead {
+                    from: [source.place(plan, image, block, rows.end), to.as_ptr().wrapping_add(to.len())],
+                    lines: [plan.stride * plan.stride, 1],
+                };
+                simd::run(Forward { plane, taps, stride: plan.stride, w: plan.to[1], to, sums, ahead });
             }
         })?;
     }

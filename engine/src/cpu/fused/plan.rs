@@ -103,6 +103,14 @@ impl Plan {
         start..start + pixels * BLOCK
     }
 
+    /// The image and the block of the plane that is the `index`-th in memory.
+    pub fn nth_plane(&self, index: usize) -> (usize, usize) {
+        let whole = self.group() * self.blocks();
+        let (group, rest) = (index / whole, index % whole);
+        let images = self.images(group);
+        (group * self.group() + rest % images, rest / images)
+    }
+
     /// Panels of the tensors of the input's size.
     pub fn panels_from(&self) -> Panels {
         let rows = self.group() * self.pixels_from();

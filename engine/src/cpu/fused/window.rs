@@ -28,8 +28,6 @@ pub struct Fill<'a, R> {
     pub margin: [usize; 2],
     /// `[rows][left + w + right][16]`.
     pub plane: &'a mut [f32],
-    /// What to ask for meanwhile: elements of the next plane, or nothing.
-    pub ahead: [&'a [f32]; 2],
 }
 
 impl<R: RowSource> Loop for Fill<'_, R> {
@@ -45,10 +43,6 @@ impl<R: RowSource> Loop for Fill<'_, R> {
                 continue;
             }
             let from = from as usize;
-            for ahead in self.ahead {
-                let lines = ahead.chunks(BLOCK).skip(y * w).take(w);
-                lines.for_each(|line| s.prefetch(line.as_ptr()));
-            }
             to[..left * BLOCK].fill(0.0);
             to[(left + w) * BLOCK..].fill(0.0);
             self.source.row(s, from, &mut to[left * BLOCK..(left + w) * BLOCK]);
@@ -153,6 +147,30 @@ pub struct Taps<'a> {
     pub size: [usize; 2],
 }
 
+/// Planes to ask for while windows are computed: what the next ones read and write. Nothing if null.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// Where they begin.
+    pub from: [*const f32; 2],
+    /// Cache lines for each pixel of the output.
+    pub lines: [usize; 2],
+}
+
+impl Ahead {
+    /// Asks for the lines of `count` pixels from pixel `at`: of the plane that this half of the
+    /// channels is to ask for.
+    #[inline(always)]
+    fn ask<S: Simd>(self, s: S, unit: usize, at: usize, count: usize) {
+        let planes = if S::WIDE == BLOCK { 0..2 } else { unit / S::WIDE % 2..unit / S::WIDE % 2 + 1 };
+        for plane in planes {
+            let (from, lines) = (self.from[plane], self.lines[plane]);
+            for line in at * lines..(at + count) * lines {
+                s.prefetch_far(from.wrapping_add(line * BLOCK));
+            }
+        }
+    }
+}
+
 /// `to[x * step_to] = sum over taps of plane[y, from + x * STEP + ...]` for one row of `count`
 /// windows whose first begins at element `from`.
 #[inline(always)]
@@ -164,6 +182,7 @@ fn convolve<const STEP: usize, S: Simd>(
     count: usize,
     to: &mut [f32],
     step_to: usize,
+    ahead: (Ahead, usize),
 ) {
     /// Most windows of a tile: with the filter's tap and an operand in memory it fits 16 registers.
     const MOST: usize = 8;
@@ -171,12 +190,16 @@ fn convolve<const STEP: usize, S: Simd>(
     let end = from + ((high - 1) * plane.columns + (count - 1) * STEP + wide) * BLOCK;
     assert!(high * wide > 0 && end <= plane.data.len() && high * wide * BLOCK <= taps.data.len());
     assert!(((count - 1) * step_to + 1) * BLOCK <= to.len());
-    let tiles = count.div_ceil(MOST);
     for unit in (0..BLOCK).step_by(S::WIDE) {
         let mut x = 0;
-        // Even tiles: a last tile of one pixel would wait for its own sums.
-        for at in 0..tiles {
-            let pixels = (count - x).div_ceil(tiles - at);
+        while x < count {
+            let pixels = match count - x {
+                left @ ..=MOST => left,
+                // Two even tiles: a last tile of one pixel would wait for its own sums.
+                left @ ..16 => left.div_ceil(2),
+                _ => MOST,
+            };
+            ahead.0.ask(s, unit, ahead.1 + x, pixels);
             // SAFETY: the last window's last tap, the filter and the last pixel were checked above.
             unsafe {
                 let from = plane.data.as_ptr().add(from + x * STEP * BLOCK + unit);
@@ -254,20 +277,22 @@ pub struct Forward<'a> {
     pub to: &'a mut [f32],
     /// Its moments.
     pub sums: &'a mut [f32],
+    /// What follows.
+    pub ahead: Ahead,
 }
 
 impl Loop for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Forward { plane, taps, stride, w, to, sums } = self;
+        let Forward { plane, taps, stride, w, to, sums, ahead } = self;
         sums.fill(0.0);
         let mut center = [0.0; BLOCK];
         for (y, to) in to.chunks_exact_mut(w * BLOCK).enumerate() {
             let from = y * stride * plane.columns * BLOCK;
             if stride == 1 {
-                convolve::<1, S>(s, plane, from, taps, w, to, 1);
+                convolve::<1, S>(s, plane, from, taps, w, to, 1, (ahead, y * w));
             } else {
-                convolve::<2, S>(s, plane, from, taps, w, to, 1);
+                convolve::<2, S>(s, plane, from, taps, w, to, 1, (ahead, y * w));
             }
             if y == 0 {
                 center.copy_from_slice(&to[..BLOCK]);
@@ -329,6 +354,8 @@ pub struct Backward<'a, C> {
     pub to: &'a mut [f32],
     /// Without it the gradient is left as it is.
     pub slope: Option<Slope<'a>>,
+    /// What follows.
+    pub ahead: Ahead,
     /// The activation.
     pub curve: PhantomData<C>,
 }
@@ -343,7 +370,7 @@ impl<C: Curve> Loop for Backward<'_, C> {
                 let row = y as isize - pad as isize - self.origin[1];
                 let column = self.origin[0] - pad as isize;
                 let from = (row as usize * self.plane.columns + column as usize) * BLOCK;
-                convolve::<1, S>(s, self.plane, from, self.taps[0][0], w, to, 1);
+                convolve::<1, S>(s, self.plane, from, self.taps[0][0], w, to, 1, (self.ahead, at * w));
             } else {
                 let taps = self.taps[(y + pad) % 2];
                 for (parity, taps) in taps.into_iter().enumerate() {
@@ -361,7 +388,16 @@ impl<C: Curve> Loop for Backward<'_, C> {
                     let row = ((y + pad) / 2) as isize - (taps.size[0] as isize - 1) - self.origin[1];
                     let column = ((x + pad) / 2) as isize - (taps.size[1] as isize - 1) + self.origin[0];
                     let from = (row as usize * self.plane.columns + column as usize) * BLOCK;
-                    convolve::<1, S>(s, self.plane, from, taps, count, &mut to[x * BLOCK..], 2);
+                    convolve::<1, S>(
+                        s,
+                        self.plane,
+                        from,
+                        taps,
+                        count,
+                        &mut to[x * BLOCK..],
+                        2,
+                        (self.ahead, at * w + parity * count),
+                    );
                 }
             }
             let Some(slope) = &mut self.slope else { continue };
@@ -403,6 +439,8 @@ pub struct FilterGradient<'a> {
     pub stride: usize,
     /// The sums.
     pub to: &'a mut [f32],
+    /// What follows.
+    pub ahead: Ahead,
 }
 
 impl Loop for FilterGradient<'_> {
@@ -480,6 +518,9 @@ impl FilterGradient<'_> {
                     self.gradient.data.as_ptr().add(self.origin + y * self.gradient.columns * BLOCK + unit);
                 let x = self.plane.data.as_ptr().add(y * STEP * columns * BLOCK + unit);
                 for column in 0..w {
+                    if first == 0 {
+                        self.ahead.ask(s, unit, y * w + column, 1);
+                    }
                     let d = s.wload(d.add(column * BLOCK));
                     let x = x.add(column * STEP * BLOCK);
                     for (sum, place) in sums.iter_mut().zip(places) {
