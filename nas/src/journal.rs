@@ -1,7 +1,8 @@
 //! The journal of a run: `events.jsonl`, and whoever else listens.
 //!
-//! A checkpoint keeps the length of the file at its moment. Going on from a checkpoint cuts the file
-//! back to that length, so a resumed run leaves no line twice and no torn line.
+//! Whatever is stored (a checkpoint, a finished stage) keeps the length of the file at its moment. A run
+//! that goes on tells the journal those lengths while it reads what is stored; the first event after
+//! them cuts the file back to the longest, so a resumed run leaves no line twice, none out and none torn.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -14,6 +15,8 @@ use crate::event::{Event, Sink};
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Bytes that what is stored vouches for, until the first event is recorded.
+    vouched: Option<u64>,
     sinks: Vec<Box<dyn Sink>>,
 }
 
@@ -23,15 +26,14 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(path: &Path, sinks: Vec<Box<dyn Sink>>) -> Result<Self> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
             .map_err(|e| Error::io("open", path, e))?;
-        file.seek(SeekFrom::End(0)).map_err(|e| Error::io("read", path, e))?;
-        Ok(Self { path: path.to_owned(), file, sinks })
+        Ok(Self { path: path.to_owned(), file, vouched: Some(0), sinks })
     }
 
     /// Records an event.
@@ -39,6 +41,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`] or [`Error::Sink`] if it cannot be written.
     pub fn record(&mut self, event: Event) -> Result<()> {
+        self.cut()?;
         let mut line = serde_json::to_string(&event)
             .map_err(|e| Error::Format { path: self.path.clone(), reason: e.to_string() })?;
         line.push('\n');
@@ -52,19 +55,27 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`].
     pub fn flush(&mut self) -> Result<u64> {
+        self.cut()?;
         self.file.sync_data().map_err(|e| Error::io("write", &self.path, e))?;
         self.file.stream_position().map_err(|e| Error::io("read", &self.path, e))
     }
 
-    /// Forgets what was recorded after the file had `len` bytes: the state that goes on is older. A
-    /// file that is shorter already, since a crash lost its end, stays as it is.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn cut(&mut self, len: u64) -> Result<()> {
+    /// What is stored was written when the file had `len` bytes: they stay. Once an event has been
+    /// recorded the file holds this sitting's events, and nothing more is cut.
+    pub fn vouch(&mut self, len: u64) {
+        self.vouched = self.vouched.map(|before| before.max(len));
+    }
+
+    /// Forgets what came after the last thing that was stored. A file that is shorter already, since a
+    /// crash lost its end, stays as it is.
+    fn cut(&mut self) -> Result<()> {
+        let Some(len) = self.vouched else { return Ok(()) };
         let now = self.file.metadata().map_err(|e| Error::io("read", &self.path, e))?.len();
-        self.file.set_len(len.min(now)).map_err(|e| Error::io("write", &self.path, e))?;
+        if len < now {
+            self.file.set_len(len).map_err(|e| Error::io("write", &self.path, e))?;
+        }
         self.file.seek(SeekFrom::End(0)).map_err(|e| Error::io("read", &self.path, e))?;
+        self.vouched = None;
         Ok(())
     }
 }
@@ -130,9 +141,39 @@ mod tests {
         assert_eq!(read_events(&path).unwrap(), [event(1, 0.1)]);
 
         let mut journal = Journal::open(&path, vec![]).unwrap();
-        journal.cut(length).unwrap();
+        journal.vouch(length);
         journal.record(event(2, 0.2)).unwrap();
         assert_eq!(read_events(&path).unwrap(), [event(1, 0.1), event(2, 0.2)]);
+    }
+
+    #[test]
+    fn what_later_stages_stored_outlives_what_earlier_ones_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut journal = Journal::open(&path, vec![]).unwrap();
+        let lengths: Vec<u64> = (0..3)
+            .map(|i| {
+                journal.record(event(i, 0.5)).unwrap();
+                journal.flush().unwrap()
+            })
+            .collect();
+        journal.record(event(3, 0.5)).unwrap();
+        let mut journal = Journal::open(&path, vec![]).unwrap();
+        lengths.iter().for_each(|&length| journal.vouch(length));
+        assert_eq!(read_events(&path).unwrap().len(), 4, "nothing is cut before there is more to say");
+        journal.record(event(9, 0.5)).unwrap();
+        journal.vouch(lengths[0]);
+        journal.record(event(10, 0.5)).unwrap();
+        assert_eq!(read_events(&path).unwrap(), [0, 1, 2, 9, 10].map(|i| event(i, 0.5)));
+    }
+
+    #[test]
+    fn a_torn_line_without_anything_stored_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        std::fs::write(&path, "{\"event\":\"st").unwrap();
+        Journal::open(&path, vec![]).unwrap().record(event(1, 0.5)).unwrap();
+        assert_eq!(read_events(&path).unwrap(), [event(1, 0.5)]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Session {
         let Some(loaded) = checkpoints.load(job.subject)? else { return Ok(session) };
         session.restore(job, &loaded.archive, &loaded.path)?;
         let meta: Meta = loaded.archive.meta(&loaded.path)?;
-        journal.cut(meta.events)?;
+        journal.vouch(meta.events);
         for path in &loaded.damaged {
             let message = format!("{} is damaged; went on from {}", path.display(), loaded.path.display());
             journal.record(Event::Warning { message })?;

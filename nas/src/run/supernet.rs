@@ -37,7 +37,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         let meta: Meta = archive.meta(&path)?;
         let mut store = model.init(&run.cpu, &Rng::new(run.recipe.seed, "init"))?;
         model.load_weights(&mut store, &archive, &path)?;
-        run.journal.cut(meta.events)?;
+        run.journal.vouch(meta.events);
         return Ok(Supernet { model, store });
     }
     let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
