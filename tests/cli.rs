@@ -1,6 +1,6 @@
 //! Every command end to end, and how bad input is answered.
 
-use crate::support::Bench;
+use soak::Bench;
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))

@@ -4,11 +4,10 @@
 //! | --- | --- |
 //! | `cli` | every command end to end, and how bad input is answered |
 //! | `data_cli` | a packed set gives the bits of its source, and damage is found and named |
-//! | `resume` | kill -9 at any moment changes no bit of the result |
+//! | `resume` | kills, failing system calls and full disks change no bit of the result |
 //! | `tidy` | house rules that the compiler does not know |
 
 mod cli;
 mod data_cli;
 mod resume;
-mod support;
 mod tidy;

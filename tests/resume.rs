@@ -1,67 +1,38 @@
-//! Resuming: kill -9, Ctrl-C and SIGTERM at any moment change no bit of the result.
+//! Resuming: kill -9, failing system calls, a full disk, Ctrl-C and SIGTERM change no bit of the result.
 //!
-//! The long soak: `MONOPATH_KILLS=200 cargo test --release --test main kills`.
+//! With large counts: `cargo run --release -p soak`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use engine::Rng;
+use soak::{Bench, fingerprint};
 
-use crate::support::{Bench, fingerprint};
+#[test]
+fn kills_over_all_stages_change_no_bit() {
+    println!("{}", soak::kills(20));
+}
 
-/// The stage that the last event of a run belongs to.
-fn stage(run: &Path) -> String {
-    let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
-    let last = text.lines().rev().find_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    match last {
-        Some(event) => event["stage"].as_str().map_or_else(
-            || if event["event"] == "candidate" { "search".into() } else { "evaluate".into() },
-            str::to_owned,
-        ),
-        None => "start".to_owned(),
+#[test]
+fn kills_inside_system_calls_change_no_bit() {
+    println!("{}", soak::kills_in_calls(20));
+}
+
+#[test]
+fn failing_system_calls_are_told_and_resumed_from() {
+    println!("{}", soak::faults(13));
+}
+
+#[test]
+fn a_full_disk_is_told_and_resumed_from() {
+    match soak::full_disks(3) {
+        Ok(line) => println!("{line}"),
+        Err(reason) => println!("skipped: {reason}"),
     }
 }
 
 #[test]
-fn kills_over_all_stages_change_no_bit() {
-    let wanted: u32 = std::env::var("MONOPATH_KILLS").map_or(20, |n| n.parse().unwrap());
-    let bench = Bench::new();
-    bench.ok(&["run", "tiny.toml", "--out", "whole", "--threads", "2"]);
-    let want = fingerprint(&bench.path("whole"));
-    let mut draws = Rng::new(9, "kills").at(0, 0, 0);
-    let mut kills: BTreeMap<String, u32> = BTreeMap::new();
-    let (started, mut runs) = (Instant::now(), 0);
-    loop {
-        let dir = format!("killed-{runs}");
-        runs += 1;
-        loop {
-            // The number of threads changes from life to life, too.
-            let threads = (1 + draws.below(3)).to_string();
-            let args = ["run", "tiny.toml", "--out", &dir, "--resume", "--threads", &threads];
-            let mut child =
-                bench.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(u64::from(20 + draws.below(350))));
-            if let Some(status) = child.try_wait().unwrap() {
-                let mut errors = String::new();
-                std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut errors).unwrap();
-                assert!(status.success(), "{errors}");
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            *kills.entry(stage(&bench.path(&dir))).or_default() += 1;
-        }
-        assert_eq!(fingerprint(&bench.path(&dir)), want, "after kills in {kills:?}");
-        let covered = ["train-supernet", "search", "retrain"].iter().all(|s| kills.contains_key(*s));
-        if covered && kills.values().sum::<u32>() >= wanted {
-            break;
-        }
-        let patience = Duration::from_secs(240 + 10 * u64::from(wanted));
-        assert!(started.elapsed() < patience, "too few kills landed: {kills:?}");
-    }
-    println!("kills by stage: {kills:?} over {runs} runs");
+fn neither_threads_nor_workers_change_a_bit() {
+    println!("{}", soak::threads_and_workers());
 }
 
 #[test]

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::event::{Event, Sink};
@@ -22,7 +22,7 @@ use crate::event::{Event, Sink};
 /// parameters over candidates; test accuracy of trained networks.
 pub struct TensorBoard {
     folder: PathBuf,
-    files: HashMap<String, File>,
+    files: HashMap<String, (PathBuf, File)>,
 }
 
 impl TensorBoard {
@@ -34,19 +34,23 @@ impl TensorBoard {
     /// A new file for what is done by `subject` from unit `first` on.
     fn open(&mut self, subject: &str, first: u64) -> io::Result<()> {
         let folder = self.folder.join(file_name(subject));
-        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&folder).map_err(|e| named(&folder, e))?;
         // TensorBoard reads the files of a folder in the order of their names.
-        let number = fs::read_dir(&folder)?.count();
-        let mut file = (number..number + 1_000)
+        let number = fs::read_dir(&folder).map_err(|e| named(&folder, e))?.count();
+        let (path, mut file) = (number..number + 1_000)
             .map(|n| folder.join(format!("events.out.tfevents.{n:06}.monopath")))
-            .map(|path| OpenOptions::new().write(true).create_new(true).open(path))
-            .find(|file| !matches!(file, Err(e) if e.kind() == io::ErrorKind::AlreadyExists))
-            .unwrap_or(Err(io::ErrorKind::AlreadyExists.into()))?;
-        file.write_all(&frame(&message(None, &[(3, Field::Bytes(b"brain.Event:2"))])))?;
+            .map(|path| (OpenOptions::new().write(true).create_new(true).open(&path), path))
+            .find(|(file, _)| !matches!(file, Err(e) if e.kind() == io::ErrorKind::AlreadyExists))
+            .map_or_else(
+                || Err(named(&folder, io::ErrorKind::AlreadyExists.into())),
+                |(file, path)| file.map_err(|e| named(&path, e)).map(|file| (path, file)),
+            )?;
         // SessionLog { status (1): START (1) }
         let start = protobuf(&[(1, Field::Int(1))]);
-        file.write_all(&frame(&message(Some(first), &[(7, Field::Bytes(&start))])))?;
-        self.files.insert(subject.to_owned(), file);
+        let mut head = frame(&message(None, &[(3, Field::Bytes(b"brain.Event:2"))]));
+        head.extend(frame(&message(Some(first), &[(7, Field::Bytes(&start))])));
+        file.write_all(&head).map_err(|e| named(&path, e))?;
+        self.files.insert(subject.to_owned(), (path, file));
         Ok(())
     }
 
@@ -62,7 +66,8 @@ impl TensorBoard {
         }
         let record = frame(&message(Some(step), &[(5, Field::Bytes(&summary))]));
         // One write a record: a crash tears the last one at most, which TensorBoard passes over.
-        self.files.get_mut(subject).expect("opened above").write_all(&record)
+        let (path, file) = self.files.get_mut(subject).expect("opened above");
+        file.write_all(&record).map_err(|e| named(path, e))
     }
 }
 
@@ -98,6 +103,11 @@ impl Sink for TensorBoard {
             | Event::Interrupted { .. } => Ok(()),
         }
     }
+}
+
+/// An error that says what it is about.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// A subject as a folder's name: nothing in it leads elsewhere.

@@ -1,4 +1,4 @@
-//! What the tests share: a tiny data set, a tiny recipe, and the program.
+//! A tiny data set, tiny recipes over it, and the program: what every test of whole runs shares.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,20 +22,23 @@ impl Bench {
             std::fs::write(bench.path(&format!("{name}-labels")), labels).unwrap();
         }
         std::fs::write(bench.path("tiny.toml"), RECIPE).unwrap();
+        std::fs::write(bench.path("brief.toml"), brief()).unwrap();
         bench
     }
 
+    /// A file or folder in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The program with these arguments, in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_monopath"));
+        let mut command = Command::new(built("monopath"));
         command.current_dir(self.folder.path()).args(args).env_remove("MONOPATH_ISA");
         command
     }
 
+    /// Runs to the end.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
@@ -55,6 +58,22 @@ impl Bench {
         assert_eq!(output.status.code(), Some(code), "{args:?}\n{errors}");
         errors
     }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A file that cargo built beside this program or test.
+pub fn built(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let folder = exe.parent().unwrap();
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: build it with cargo build --release --workspace", path.display());
+    path
 }
 
 /// Images whose left or right half is bright, in the IDX format.
@@ -117,7 +136,27 @@ steps = 5
 checkpoint-seconds = 0.0
 "#;
 
-/// Every float of every network and of the supernet, with the outcome's figures: what must not change.
+/// The tiny recipe with the fewest steps that still pass every stage.
+fn brief() -> String {
+    [
+        ("epochs = 6", "epochs = 1"),
+        ("epochs = 4", "epochs = 1"),
+        (
+            "population = 8, rounds = 3, parents = 3, crossover = 4, mutation = 4",
+            "population = 4, rounds = 1, parents = 2, crossover = 1, mutation = 1",
+        ),
+        ("random-networks = 2", "random-networks = 1"),
+        ("constraint = { max-macs = 600_000 }", "constraint = { max-macs = 1_000_000 }"),
+    ]
+    .iter()
+    .fold(RECIPE.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    })
+}
+
+/// Every float of every network and of the supernet, the outcome's figures, and what the journal tells:
+/// what must not change.
 pub fn fingerprint(run: &Path) -> String {
     let mut text = String::new();
     let archive =
@@ -137,7 +176,42 @@ pub fn fingerprint(run: &Path) -> String {
     let search: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("search.json")).unwrap()).unwrap();
     write!(text, " search {}", blake3::hash(search["scored"].to_string().as_bytes()).to_hex()).unwrap();
+    write!(text, " journal {}", journal(run)).unwrap();
     text
+}
+
+/// A digest of what was done according to the journal: every step, candidate and test once, none missing.
+/// Candidates are sorted: the order in which a generation is scored may change, and no score with it.
+fn journal(run: &Path) -> String {
+    let mut done: Vec<String> = events(run)
+        .iter()
+        .filter_map(|e| {
+            Some(match e["event"].as_str()? {
+                "step" => format!("{} {} {}", e["stage"], e["subject"], e["step"]),
+                "candidate" => format!("{} {} {}", e["arch"], e["top1"], e["top5"]),
+                "scored" => format!("{} {} {}", e["subject"], e["top1"], e["top5"]),
+                "finished" => format!("{} {}", e["stage"], e["subject"]),
+                _ => return None,
+            })
+        })
+        .collect();
+    done.sort();
+    format!("{} {}", done.len(), blake3::hash(done.join("\n").as_bytes()).to_hex())
+}
+
+fn events(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Step, loss and accuracy of every logged training step, as text: what the journal of a resumed run has
+/// in common with that of an uninterrupted one.
+pub fn losses(run: &Path) -> Vec<String> {
+    events(run)
+        .iter()
+        .filter(|event| event["event"] == "step")
+        .map(|e| format!("{} {} {} {} {}", e["stage"], e["subject"], e["step"], e["loss"], e["accuracy"]))
+        .collect()
 }
 
 fn digest(archive: &nas::checkpoint::Archive) -> String {

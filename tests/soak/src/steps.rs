@@ -1,0 +1,64 @@
+//! Resuming at each step of training, and other numbers of threads and workers.
+
+use crate::faults::{Fault, Order, calls};
+use crate::{Bench, fingerprint, losses};
+
+/// Kills right after the checkpoint of every step of supernet training (in the warm-up, within an epoch,
+/// at its end) and of every single network's, and compares every later loss and the result.
+pub fn resumed_at_every_step() -> String {
+    let bench = Bench::new();
+    let run = |dir: &std::path::Path| -> Vec<String> {
+        let args = ["run", "tiny.toml", "--out", dir.to_str().unwrap(), "--set", "log.steps=1"];
+        args.map(str::to_owned).to_vec()
+    };
+    let whole = bench.path("whole");
+    let args = run(&whole);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let all = calls(&bench, &args, &whole);
+    let (want, want_losses) = (fingerprint(&whole), losses(&whole));
+    let ends = all.windows(2).filter(|w| w[0].name == "rename" && w[0].path.contains("/checkpoints/"));
+    // The next call is the sync of the folder.
+    let points: Vec<u64> = ends.map(|w| w[1].n).collect();
+    for &at in &points {
+        let dir = bench.path(&format!("resumed-{at}"));
+        let args = run(&dir);
+        let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (_, hit) = Order { fault: Fault::Kill, at }.give(&bench, &args, &dir);
+        assert!(hit.is_some(), "call {at} was not made");
+        args.push("--resume");
+        bench.ok(&args);
+        assert_eq!(losses(&dir), want_losses, "after a kill at call {at}");
+        assert_eq!(fingerprint(&dir), want, "after a kill at call {at}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+    assert!(points.len() > 50, "{} checkpoints", points.len());
+    format!("{} checkpoints resumed from, {} losses each, no bit different", points.len(), want_losses.len())
+}
+
+/// The same run with 1, 2, 3, 4 and 8 threads, and with 1, 2 and 4 data workers.
+pub fn threads_and_workers() -> String {
+    let bench = Bench::new();
+    let mut want: Option<(String, Vec<String>)> = None;
+    for (threads, workers) in [(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (2, 2), (2, 4)] {
+        let dir = format!("run-{threads}-{workers}");
+        let (threads, workers) = (threads.to_string(), format!("data.workers={workers}"));
+        bench.ok(&[
+            "run",
+            "tiny.toml",
+            "--out",
+            &dir,
+            "--threads",
+            &threads,
+            "--set",
+            &workers,
+            "--set",
+            "log.steps=1",
+        ]);
+        let path = bench.path(&dir);
+        let found = (fingerprint(&path), losses(&path));
+        assert_eq!(want.get_or_insert_with(|| found.clone()), &found, "{threads} threads, {workers}");
+    }
+    let (_, losses) = want.expect("seven runs were made");
+    assert!(losses.len() >= 20);
+    format!("1, 2, 3, 4, 8 threads and 1, 2, 4 workers over {} steps: no bit different", losses.len())
+}
