@@ -33,6 +33,8 @@ enum Command {
     Evaluate(cmd::run::Continue),
     /// Write the report of a run directory again
     Report(cmd::run::Report),
+    /// Tell how well a cheap score orders trained networks
+    Rank(cmd::rank::Rank),
     /// Classify images with the found network of a run
     Predict(cmd::predict::Predict),
     /// List, show and count search spaces
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Retrain(c) => c.run(nas::event::Stage::Retrain),
         Command::Evaluate(c) => c.run(nas::event::Stage::Evaluate),
         Command::Report(c) => c.run(),
+        Command::Rank(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Space(c) => c.run(),
         Command::Count(c) => c.run(),

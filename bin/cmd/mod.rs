@@ -4,5 +4,6 @@ pub mod bench;
 pub mod data;
 pub mod devices;
 pub mod predict;
+pub mod rank;
 pub mod run;
 pub mod space;

@@ -117,6 +117,22 @@ pub enum Error {
     /// A search ended without a candidate.
     #[error("the search scored no candidate")]
     NothingFound,
+    /// A run has no trained supernet.
+    #[error("{} has no trained supernet yet; run monopath train-supernet on it first", path.display())]
+    NoSupernet {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// A score is no number that could be ranked.
+    #[error("the {metric} score of {arch} is {score}: networks cannot be ranked by it")]
+    Unrankable {
+        /// The score's name.
+        metric: &'static str,
+        /// The network as text.
+        arch: String,
+        /// Its score.
+        score: f64,
+    },
     /// A batch norm has no statistics for this path.
     #[error("batch norm {norm} has no statistics; calibrate the path first")]
     NoStatistics {

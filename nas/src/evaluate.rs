@@ -252,7 +252,7 @@ pub fn infer(
 
 /// Counts the labels among the best guess and the best five; of equal logits the lower class counts
 /// as the better guess. A NaN never counts.
-fn add_score(score: &mut Score, logits: &[f32], labels: &[i32]) {
+pub(crate) fn add_score(score: &mut Score, logits: &[f32], labels: &[i32]) {
     let classes = logits.len() / labels.len().max(1);
     for (row, &label) in logits.chunks_exact(classes).zip(labels) {
         let own = row[label as usize];

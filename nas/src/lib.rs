@@ -7,6 +7,7 @@
 //! | [`data`] | images on disk to batches |
 //! | [`train`], [`sample`] | the training loop; which path each step takes |
 //! | [`calibrate`], [`evaluate`], [`search`] | scores of paths; which path is best |
+//! | [`shrink`], [`rank`] | which candidates to drop; how well scores order trained networks |
 //! | [`run`], [`recipe`], [`outcome`] | a whole run: one recipe, one directory |
 //! | [`event`], [`journal`], [`sinks`] | what a run says about itself, and to whom |
 //! | [`report`], [`table`], [`figures`] | what a person reads in the end |
@@ -27,11 +28,13 @@ pub mod groups;
 pub mod journal;
 pub mod model;
 pub mod outcome;
+pub mod rank;
 pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod sample;
 pub mod search;
+pub mod shrink;
 pub mod sinks;
 pub mod space;
 pub mod suggest;

@@ -5,6 +5,7 @@
 //! other begins. So resuming is the same code as running.
 
 mod networks;
+mod rank;
 mod report;
 mod search;
 mod supernet;
@@ -26,6 +27,7 @@ use crate::search::Domain;
 use crate::space::Space;
 
 pub use networks::Snapshot;
+pub use rank::{rank, read_truth};
 pub use report::write_report;
 pub use search::{Found, Scored};
 
@@ -92,6 +94,11 @@ impl RunDir {
     /// The outcome.
     pub fn result(&self) -> PathBuf {
         self.0.join("result.json")
+    }
+
+    /// How well scores order trained networks, where that was asked.
+    pub fn rank(&self) -> PathBuf {
+        self.0.join("rank.json")
     }
 
     /// The report.

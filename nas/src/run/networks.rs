@@ -19,7 +19,7 @@ use crate::files;
 use crate::groups::PathImages;
 use crate::model::{Context, Model, NormParams, Norms, Statistics};
 use crate::outcome::{Network, Outcome, RandomNetworks};
-use crate::search::Score;
+use crate::rank::Tested;
 use crate::space::Space;
 use crate::train::{self, Job, Session};
 
@@ -112,14 +112,6 @@ impl Snapshot {
         let guess = |i: usize| (self.classes[i].clone(), f64::from(logits[i] - max).exp() / sum);
         Ok(order.into_iter().take(n).map(guess).collect())
     }
-}
-
-/// What `score.json` of a network holds.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Tested {
-    score: Score,
-    events: u64,
 }
 
 /// Retrains and tests every network; `only_train` leaves the testing out.

@@ -56,7 +56,7 @@ pub fn write_report(dir: &RunDir) -> Result<()> {
     files::write_atomic(&dir.report(), page.as_bytes())
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
     }

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::Run;
 use super::supernet::Supernet;
 use crate::arch::Arch;
-use crate::data::{Batch, DataConfig, Loader, Pass, Pipeline, View};
+use crate::data::{Batch, Data, DataConfig, Loader, Pass, Pipeline, View};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluator, Images};
 use crate::event::{Event, Stage};
 use crate::files;
 use crate::journal::Journal;
+use crate::recipe::Recipe;
 use crate::search::{Domain, Score, SearchConfig};
 use crate::space::Space;
 
@@ -59,7 +60,7 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
         }
     }
     let config = run.recipe.search.clone();
-    let calibration = calibration_images(run, &config)?;
+    let calibration = calibration_images(&run.recipe, &run.data, &run.cpu, &config)?;
     let scored =
         scored_images(&run.cpu, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
     let Run { recipe, space, dir, stop, journal, .. } = run;
@@ -175,24 +176,34 @@ fn store(state: &mut Found, journal: &mut Journal, path: &std::path::Path) -> Re
 }
 
 /// The first batches of a training pass with a seed of its own: augmented as in training.
-fn calibration_images(run: &Run<'_>, config: &SearchConfig) -> Result<Images> {
-    let mut options = run.recipe.data.loader(config.calibration_batch);
-    options.prefetch = options.prefetch.max(2);
-    let mut loader = Loader::new(
-        run.data.train.clone(),
-        Pipeline::new(&run.recipe.data.augment, &run.recipe.data.normalise)?,
-        Pass::Train,
-        // Another stream than training's, so that calibration repeats no batch of it.
-        run.recipe.seed ^ CALIBRATION,
-        options,
-    )?;
+pub(super) fn calibration_images(
+    recipe: &Recipe,
+    data: &Data,
+    cpu: &Cpu,
+    config: &SearchConfig,
+) -> Result<Images> {
+    let mut loader = training_loader(recipe, data, config.calibration_batch)?;
     let mut batch = Batch::default();
     let mut batches = Vec::new();
     for _ in 0..config.calibration_images / config.calibration_batch {
         loader.next(&mut batch)?;
-        batches.push(Tensor::from_slice(&run.cpu, batch.shape, &batch.images)?);
+        batches.push(Tensor::from_slice(cpu, batch.shape, &batch.images)?);
     }
     Ok(Images { batches, labels: Vec::new() })
+}
+
+/// Training batches that are not those of training.
+pub(super) fn training_loader(recipe: &Recipe, data: &Data, batch: usize) -> Result<Loader> {
+    let mut options = recipe.data.loader(batch);
+    options.prefetch = options.prefetch.max(2);
+    Ok(Loader::new(
+        data.train.clone(),
+        Pipeline::new(&recipe.data.augment, &recipe.data.normalise)?,
+        Pass::Train,
+        // Another stream than training's, so that calibration repeats no batch of it.
+        recipe.seed ^ CALIBRATION,
+        options,
+    )?)
 }
 
 /// Changes the seed of calibration's images.

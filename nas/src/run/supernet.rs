@@ -3,10 +3,10 @@
 use engine::{ParamStore, Rng};
 use serde::{Deserialize, Serialize};
 
-use super::Run;
+use super::{Run, RunDir};
 use crate::checkpoint::Archive;
 use crate::data::{Loader, Pass, Pipeline};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Stage;
 use crate::files;
 use crate::model::{Model, NormParams};
@@ -21,11 +21,22 @@ pub(crate) struct Supernet {
 /// What `supernet.safetensors` says of itself.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Meta {
+pub(super) struct Meta {
     space: String,
     digest: String,
     seconds: f64,
     events: u64,
+}
+
+/// Takes the trained shared weights of a run directory.
+pub(super) fn load(dir: &RunDir, model: &Model, store: &mut ParamStore) -> Result<Meta> {
+    let path = dir.supernet();
+    if !path.exists() {
+        return Err(Error::NoSupernet { path: dir.path().to_owned() });
+    }
+    let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
+    model.load_weights(store, &archive, &path)?;
+    archive.meta(&path)
 }
 
 /// Trains, goes on training, or reads what was trained.
@@ -33,10 +44,8 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let model = Model::new(&run.space, NormParams::Supernet)?;
     let path = run.dir.supernet();
     if path.exists() {
-        let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
-        let meta: Meta = archive.meta(&path)?;
         let mut store = model.init(&run.cpu, &Rng::new(run.recipe.seed, "init"))?;
-        model.load_weights(&mut store, &archive, &path)?;
+        let meta = load(&run.dir, &model, &mut store)?;
         run.journal.vouch(meta.events);
         return Ok(Supernet { model, store });
     }
