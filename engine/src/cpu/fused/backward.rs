@@ -130,8 +130,8 @@ pub fn project_backward(
                 for block in 0..blocks {
                     let range = panels.strip(&panel, block);
                     let h = &middle.h2[range.clone()];
-                    let next = panels.strip(&panel, (block + 1) % blocks).start;
-                    let ahead = Ahead { from: [to.place(next), middle.h2[next..].as_ptr()], lines: rows };
+                    let next = panels.after(index, block, 1);
+                    let ahead = Ahead::run([to.place(next), middle.h2.as_ptr().wrapping_add(next)], rows);
                     // SAFETY: the panels of a part belong to its task.
                     let d = unsafe { to.slice(range) };
                     let left = Left { data: dh3, row: o, outer: [1, 0], inner: [o, 1] };
@@ -512,13 +512,13 @@ pub fn expand_backward(
                         let range = panels.strip(&panel, block);
                         strip::combine(&du1[range.clone()], &h1[range], Steps::set(steps, block), strip);
                         if wants_filter {
-                            let next = panels.strip(&panel, (block + 1) % blocks).start;
-                            let from = [du1[next..].as_ptr(), h1[next..].as_ptr()];
+                            let next = panels.after(index, block, 1);
+                            let ahead = Ahead::run([du1, h1].map(|t| t.as_ptr().wrapping_add(next)), rows);
                             let left = Left { data: x, row: 1, outer: [1, 0], inner: [rows, c] };
                             let right = Right { data: strip, terms: [rows, 0] };
                             let filter = &mut filter[block * c * BLOCK..(block + 1) * c * BLOCK];
                             let target = Target { data: filter, row: BLOCK, add: true };
-                            product([c, BLOCK], left, right, target, Ahead { from, lines: rows });
+                            product([c, BLOCK], left, right, target, ahead);
                         }
                     }
                     if let Some(dx) = &mut dx {

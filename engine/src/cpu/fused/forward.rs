@@ -45,8 +45,7 @@ pub fn expand(
         let left = Left { data: &x[panels.nhwc(&panel, c)], row: c, outer: [1, 0], inner: [c, 1] };
         for block in 0..blocks {
             let range = panels.strip(&panel, block);
-            let next = to.place(panels.strip(&panel, (block + 1) % blocks).start);
-            let ahead = Ahead { from: [next, next], lines: rows };
+            let ahead = Ahead::run([to.place(panels.after(index, block, 1)); 2], rows);
             // SAFETY: rows and sums of this panel and block belong to this task.
             let (strip, part) = unsafe {
                 (
@@ -249,18 +248,9 @@ pub fn project(
                     }
                 }
                 // What the next chunk, or the next panel, reads.
-                let (next, at) = if first + count < blocks {
-                    (Some(panel.clone()), first + count)
-                } else {
-                    ((index + 1 < panels.count()).then(|| panels.at(index + 1)), 0)
-                };
-                let ahead = match next {
-                    Some(next) if plan.group() == 1 => {
-                        let from = h2[panels.strip(&next, at)].as_ptr();
-                        Ahead { from: [from, from], lines: rows }
-                    }
-                    _ => Ahead::NOTHING,
-                };
+                let next = h2.as_ptr().wrapping_add(panels.after(index, first, count));
+                let runs = [CHUNK.min(blocks - first), plan.images(panel.group) * plan.pixels_to() * BLOCK];
+                let ahead = Ahead { from: [next; 2], lines: rows, runs };
                 let left =
                     Left { data: scratch, row: BLOCK, outer: [count, rows * BLOCK], inner: [BLOCK, 1] };
                 let right = Right { data: packed, terms: [wide, first * BLOCK] };

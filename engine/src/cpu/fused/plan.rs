@@ -195,6 +195,18 @@ impl Panels {
         start + panel.rows.start * BLOCK..start + panel.rows.end * BLOCK
     }
 
+    /// Where the strip of the block `step` blocks after this one begins; after the last block, that of
+    /// the next panel's first. For a prefetch: the end if there is none.
+    pub fn after(&self, index: usize, block: usize, step: usize) -> usize {
+        if block + step < self.plan.blocks() {
+            self.strip(&self.at(index), block + step).start
+        } else if index + 1 < self.count() {
+            self.strip(&self.at(index + 1), 0).start
+        } else {
+            self.strip(&self.at(index), block).end
+        }
+    }
+
     /// The rows of a panel in an NHWC tensor of `c` channels.
     pub fn nhwc(&self, panel: &Panel, c: usize) -> Range<usize> {
         panel.first * c..(panel.first + panel.rows.len()) * c

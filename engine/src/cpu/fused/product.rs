@@ -42,18 +42,55 @@ pub struct Target<'a> {
     pub add: bool,
 }
 
-/// What to ask for while a product is computed: cache lines from two places, spread over its tiles.
+/// What to ask for while a product is computed: runs of cache lines, spread over its tiles.
 #[derive(Clone, Copy)]
 pub struct Ahead {
-    /// Where the lines begin, or null.
+    /// Where the first run begins, in two tensors or twice in one.
     pub from: [*const f32; 2],
-    /// Lines from each.
+    /// Lines of a run.
     pub lines: usize,
+    /// How many runs, and the elements between their starts.
+    pub runs: [usize; 2],
 }
 
 impl Ahead {
     /// Nothing.
-    pub const NOTHING: Ahead = Ahead { from: [std::ptr::null(); 2], lines: 0 };
+    pub const NOTHING: Ahead = Ahead { from: [std::ptr::null(); 2], lines: 0, runs: [0, 0] };
+
+    /// One run.
+    pub fn run(from: [*const f32; 2], lines: usize) -> Self {
+        Self { from, lines, runs: [1, 0] }
+    }
+}
+
+/// Lines of an [`Ahead`] as they are asked for.
+struct Asking {
+    ahead: Ahead,
+    line: usize,
+    /// Lines with each tile.
+    share: usize,
+    left: usize,
+}
+
+impl Asking {
+    fn new(ahead: Ahead, tiles: usize) -> Self {
+        let left = ahead.lines * ahead.runs[0];
+        Self { ahead, line: 0, share: left.div_ceil(tiles), left }
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, s: S) {
+        let count = self.share.min(self.left);
+        self.left -= count;
+        for _ in 0..count {
+            if self.line == self.ahead.lines {
+                self.line = 0;
+                self.ahead.from = self.ahead.from.map(|from| from.wrapping_add(self.ahead.runs[1]));
+            }
+            self.ahead.from.into_iter().for_each(|from| s.prefetch(from.wrapping_add(self.line * 2 * LANES)));
+            self.line += 1;
+        }
+    }
 }
 
 /// Elements of a packed matrix of `terms` rows.
@@ -92,7 +129,9 @@ pub fn product([rows, columns]: [usize; 2], left: Left<'_>, right: Right<'_>, to
     assert!(right.terms[1] + terms <= right.terms[0], "terms of the right matrix");
     assert!(packed_len(right.terms[0], columns) <= right.data.len(), "right matrix");
     assert!((rows - 1) * to.row + columns <= to.data.len(), "product");
-    simd::run_narrow(Product { rows, columns, left, right, to, ahead });
+    // By the tallest tiles, so that the lines are spread over nearly all of them.
+    let asking = Asking::new(ahead, rows.div_ceil(ROWS) * columns.div_ceil(2 * LANES));
+    simd::run_narrow(Product { rows, columns, left, right, to, asking });
 }
 
 struct Product<'a> {
@@ -101,8 +140,11 @@ struct Product<'a> {
     left: Left<'a>,
     right: Right<'a>,
     to: Target<'a>,
-    ahead: Ahead,
+    asking: Asking,
 }
+
+/// Rows of a tile of two vectors.
+const ROWS: usize = 6;
 
 impl Loop for Product<'_> {
     #[inline(always)]
@@ -117,7 +159,6 @@ impl Loop for Product<'_> {
             }
             place += self.right.terms[0] * width * LANES;
             column += width * LANES;
-            self.ahead = Ahead::NOTHING;
         }
     }
 }
@@ -128,23 +169,16 @@ impl Product<'_> {
     fn column<const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
         let most = match (S::FMA, V) {
             (true, 1) => 12,
-            (true, _) => 6,
+            (true, _) => ROWS,
             (false, 1) => 4,
             (false, _) => 2,
         };
         let tiles = self.rows.div_ceil(most);
         let (high, longer) = (self.rows / tiles, self.rows % tiles);
-        let lines = self.ahead.lines.div_ceil(tiles);
-        let mut ahead = self.ahead.from;
         let mut row = 0;
         for tile in 0..tiles {
             let high = high + usize::from(tile < longer);
-            for _ in 0..lines {
-                for from in &mut ahead {
-                    s.prefetch(*from);
-                    *from = from.wrapping_add(2 * LANES);
-                }
-            }
+            self.asking.ask(s);
             macro_rules! tile {
                 ($n:literal) => {
                     self.tile::<$n, V, S>(s, row, column, right)
