@@ -17,7 +17,7 @@ use crate::ops::Act;
 use crate::tensor::{DType, Tensor};
 
 /// Channel blocks whose activations are made before the product reads them.
-pub(super) const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 8;
 
 /// `h1 = x w1^T` with its statistics: x `[n, h, w, c]`, w1 `[e, c]`, h1 a wide tensor.
 pub fn expand(
