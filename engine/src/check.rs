@@ -104,7 +104,11 @@ impl Input {
         }
     }
 
-    fn make(&self, cpu: &Cpu, rng: &Rng, index: usize) -> Result<Tensor> {
+    /// The tensor that input `index` of a case is.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`].
+    pub fn make(&self, cpu: &Cpu, rng: &Rng, index: usize) -> Result<Tensor> {
         let mut draws = rng.at(0, 0, index as u32);
         match self {
             Input::Normal { shape, scale, shift } => {
@@ -201,7 +205,8 @@ pub struct Run {
 const PROBES: usize = 48;
 
 /// Puts a case through all checks: values and gradients against the f64 definition, accumulation,
-/// skipped gradients, the same bits on 1 to 4 threads, and the composition if there is one.
+/// skipped gradients, the same bits on 1 to 4 threads, the pass that records nothing, and the
+/// composition if there is one.
 ///
 /// # Panics
 /// With the case, the worst element and its index, if a check fails: this is test code.
@@ -223,6 +228,8 @@ pub fn check(case: &Case) {
     let arrays: Vec<Array> = tensors.iter().map(to_array).collect();
     let want = (case.reference)(&arrays);
     compare(&title, "value", &first.y, &want.data, case.tolerance);
+
+    check_unrecorded(case);
 
     let seed = seed_pattern(&rng, want.data.len());
     for (i, grads) in first.dx.iter().enumerate() {
@@ -258,6 +265,35 @@ pub fn check(case: &Case) {
 
     if let Some(chain) = &case.composition {
         check_composition(case, &title, chain, &tensors, &wanted, &rng, &first);
+    }
+}
+
+/// Puts the forward pass that records nothing through the checks of values: against the f64
+/// definition, and the same bits on 1 to 4 threads.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_unrecorded(case: &Case) {
+    let title = case.title();
+    let rng = Rng::new(7, &title);
+    let run = |threads: usize| -> Result<(Vec<Array>, Vec<f32>)> {
+        let cpu = Cpu::new(threads)?;
+        let inputs = case.inputs.iter().enumerate();
+        let tensors = inputs.map(|(i, input)| input.make(&cpu, &rng, i)).collect::<Result<Vec<_>>>()?;
+        let output = (case.op)().forward(&cpu, &tensors.iter().collect::<Vec<_>>(), false)?;
+        assert!(output.saved.is_empty(), "{title}: something was saved for nobody");
+        Ok((tensors.iter().map(to_array).collect(), output.y.f32()?.to_vec()))
+    };
+    let run = |threads: usize| run(threads).unwrap_or_else(|e| panic!("{title}: {e}"));
+    let (arrays, first) = run(1);
+    compare(&title, "unrecorded value", &first, &(case.reference)(&arrays).data, case.tolerance);
+    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for threads in 2..=4 {
+        let other = run(threads).1;
+        assert!(
+            bits(&first) == bits(&other),
+            "{title}: {threads} threads give other unrecorded bits than one"
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod backward;
 mod curve;
+mod folded;
 mod forward;
 mod norm;
 mod plan;
@@ -17,6 +18,7 @@ mod window;
 pub use backward::{
     Above, Below, Middle, Top, depthwise_backward, expand_backward, project_backward, top_gradient,
 };
+pub use folded::{Folded, Layers};
 pub use forward::{Source, depthwise, expand, finish, project, squeeze};
 pub use norm::{Given, Norms, Steps, TopNorm};
 pub use plan::Plan;

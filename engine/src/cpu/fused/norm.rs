@@ -123,7 +123,7 @@ impl Norms {
 }
 
 impl Given<'_> {
-    fn constants(&self, j: usize, mean: f32, var: f32) -> [f32; 3] {
+    pub(super) fn constants(&self, j: usize, mean: f32, var: f32) -> [f32; 3] {
         let inverse = 1.0 / (f64::from(var) + f64::from(self.eps)).sqrt();
         let [gamma, beta] = self.affine.map_or([1.0, 0.0], |[g, b]| [f64::from(g[j]), f64::from(b[j])]);
         let scale = gamma * inverse;

@@ -8,6 +8,7 @@
 
 mod backward;
 mod cases;
+mod folded;
 mod forward;
 
 use super::{Act, Activation, Add, BatchNorm, DepthwiseConv2d, PointwiseConv2d, SqueezeExcite};
@@ -252,6 +253,9 @@ impl Op for InvertedResidual {
     }
 
     fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], record: bool) -> Result<Output> {
+        if self.frozen() && !record {
+            return self.run_folded(cpu, inputs);
+        }
         self.run_forward(cpu, inputs, record)
     }
 

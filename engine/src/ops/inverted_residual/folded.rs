@@ -1,0 +1,34 @@
+//! Forward with frozen statistics when nothing is recorded: norms are folded into the filters.
+
+use super::{DEPTHWISE, EXPAND, InvertedResidual, PROJECT};
+use crate::cpu::Cpu;
+use crate::cpu::fused::{Folded, Layers};
+use crate::error::Result;
+use crate::op::Output;
+use crate::tensor::{DType, Shape, Tensor};
+
+impl InvertedResidual {
+    pub(super) fn run_folded(&self, cpu: &Cpu, inputs: &[&Tensor]) -> Result<Output> {
+        let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape()).collect();
+        let (plan, places) = (self.plan(&shapes), self.places());
+        let get = |at: usize| inputs[at].f32();
+        let layer = |which: usize| Ok((get(places.filters[which])?, self.given(which, get)?));
+        let squeeze = match self.squeeze {
+            Some(gate) => {
+                let at = places.squeeze;
+                Some(([get(at)?, get(at + 1)?, get(at + 2)?, get(at + 3)?], gate))
+            }
+            None => None,
+        };
+        let layers = Layers {
+            expand: if self.expand { Some(layer(EXPAND)?) } else { None },
+            depthwise: layer(DEPTHWISE)?,
+            squeeze,
+            project: layer(PROJECT)?,
+        };
+        let folded = Folded::new(cpu, &plan, &layers, self.acts, self.residual)?;
+        let mut y = Tensor::stale(cpu, [plan.n, plan.to[0], plan.to[1], plan.o], DType::F32)?;
+        folded.forward(cpu, get(0)?, [plan.n, plan.from[0], plan.from[1]], y.f32_mut()?)?;
+        Ok(y.into())
+    }
+}
