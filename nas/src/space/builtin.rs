@@ -1,11 +1,13 @@
 //! The spaces that come with the program.
 
 /// Name and file of each; the only place to add one.
-const SPACES: [(&str, &str); 6] = [
+const SPACES: [(&str, &str); 8] = [
     ("spos-shufflenet", include_str!("../../spaces/spos-shufflenet.toml")),
     ("spos-cifar", include_str!("../../spaces/spos-cifar.toml")),
     ("mobilenet-se", include_str!("../../spaces/mobilenet-se.toml")),
     ("mobilenet-se-cifar", include_str!("../../spaces/mobilenet-se-cifar.toml")),
+    ("proxyless-gpu", include_str!("../../spaces/proxyless-gpu.toml")),
+    ("fairnas", include_str!("../../spaces/fairnas.toml")),
     ("nas-bench-macro", include_str!("../../spaces/nas-bench-macro.toml")),
     ("quickstart", include_str!("../../spaces/quickstart.toml")),
 ];
