@@ -23,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run a recipe from images to a searched, retrained and tested network
     Run(cmd::run::Run),
+    /// Run a recipe up to the shrunk space
+    Shrink(cmd::run::Shrink),
     /// Run a recipe up to the trained supernet
     TrainSupernet(cmd::run::TrainSupernet),
     /// Search the supernet of a run directory
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(c) => c.run(),
+        Command::Shrink(c) => c.run(),
         Command::TrainSupernet(c) => c.run(),
         Command::Search(c) => c.run(nas::event::Stage::Search),
         Command::Retrain(c) => c.run(nas::event::Stage::Retrain),

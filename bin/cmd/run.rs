@@ -14,7 +14,7 @@ use crate::setup::{DeviceArgs, check_overrides, stop_flag, usage};
 
 /// Run a recipe from images to a searched, retrained and tested network.
 ///
-/// Stages: train-supernet, search, retrain, evaluate. Everything lands in one run directory, which
+/// Stages: shrink (if the recipe says so), train-supernet, search, retrain, evaluate. Everything lands in one run directory, which
 /// alone suffices to resume (after Ctrl-C, SIGTERM or a crash) or to repeat the run.
 #[derive(Args)]
 pub struct Run {
@@ -34,6 +34,17 @@ pub struct Run {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// Run a recipe up to the shrunk space.
+///
+/// The recipe's section [shrink] says how (docs/formats.md). A supernet is trained and candidates are dropped
+/// in turns until few enough networks are left; shrunk.toml in the run directory is what is left, a space file
+/// as any other.
+#[derive(Args)]
+pub struct Shrink {
+    #[command(flatten)]
+    run: Run,
 }
 
 /// Run a recipe up to the trained supernet.
@@ -80,8 +91,15 @@ impl Run {
     }
 }
 
-impl TrainSupernet {
+impl Shrink {
     /// Runs the first stage.
+    pub fn run(self) -> Result<ExitCode> {
+        self.run.until(Stage::Shrink)
+    }
+}
+
+impl TrainSupernet {
+    /// Runs the stages up to the supernet.
     pub fn run(self) -> Result<ExitCode> {
         self.run.until(Stage::TrainSupernet)
     }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// Drops candidates of the space, in turns with training.
+    Shrink,
     /// Trains the shared weights, one path a step.
     TrainSupernet,
     /// Scores candidate paths on held-out images.
@@ -23,6 +25,7 @@ impl Stage {
     /// Its name in commands, events and file names.
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Shrink => "shrink",
             Stage::TrainSupernet => "train-supernet",
             Stage::Search => "search",
             Stage::Retrain => "retrain",
@@ -77,6 +80,19 @@ pub enum Event {
         /// Seconds of those in which training waited for data.
         #[serde(deserialize_with = "number")]
         waited: f64,
+    },
+    /// Candidates of the space were dropped.
+    Shrunk {
+        /// The round, from 1.
+        round: u64,
+        /// Training steps before it.
+        step: u64,
+        /// Networks left, in decimal.
+        networks: String,
+        /// Candidates left in slots that had two or more.
+        left: u64,
+        /// What went.
+        dropped: Vec<Dropped>,
     },
     /// A candidate was scored.
     Candidate {
@@ -162,6 +178,18 @@ pub enum Event {
         /// Units done.
         done: u64,
     },
+}
+
+/// A candidate that shrinking dropped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Dropped {
+    /// Name of its slot.
+    pub slot: String,
+    /// Its label.
+    pub label: String,
+    /// Its score; none if no network with it was allowed.
+    pub score: Option<f64>,
 }
 
 /// JSON has no word for what is not finite: it is written as `null` and read back as NaN.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::groups::PathImages;
 use crate::sample::SamplerConfig;
 use crate::search::SearchConfig;
+use crate::shrink::ShrinkConfig;
 use crate::suggest;
 
 /// Everything about a run. Relative paths start at the recipe's folder.
@@ -26,6 +27,9 @@ pub struct Recipe {
     pub space: String,
     /// Images.
     pub data: DataConfig,
+    /// Dropping of candidates before all that follows; left out: none are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrink: Option<ShrinkConfig>,
     /// Training of the shared weights.
     pub supernet: SupernetConfig,
     /// Search over the trained supernet.
@@ -126,14 +130,17 @@ fn momentum() -> f32 {
 }
 
 /// How the learning rate falls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DecayConfig {
     /// Not at all.
     Constant,
-    /// Linearly to zero, a little every step.
-    #[default]
-    Linear,
+    /// Linearly to `end`, a little every step.
+    Linear {
+        /// The rate at the end.
+        #[serde(default)]
+        end: f32,
+    },
     /// As half a cosine to zero.
     Cosine,
     /// By `factor` after every `epochs`.
@@ -143,6 +150,12 @@ pub enum DecayConfig {
         /// What the rate is multiplied by.
         factor: f32,
     },
+}
+
+impl Default for DecayConfig {
+    fn default() -> Self {
+        DecayConfig::Linear { end: 0.0 }
+    }
 }
 
 /// What weight decay applies to.
@@ -240,7 +253,7 @@ impl TrainConfig {
     pub fn schedule(&self, steps: u64, per_epoch: u64) -> Schedule {
         let decay = match self.decay {
             DecayConfig::Constant => Decay::None,
-            DecayConfig::Linear => Decay::Linear,
+            DecayConfig::Linear { end } => Decay::Linear { end },
             DecayConfig::Cosine => Decay::Cosine,
             DecayConfig::Step { epochs, factor } => {
                 Decay::Step { every: epochs.saturating_mul(per_epoch), factor }
@@ -262,7 +275,7 @@ impl TrainConfig {
         }
     }
 
-    fn check(&self, section: &str) -> Result<()> {
+    pub(crate) fn check(&self, section: &str) -> Result<()> {
         let bad = |key: &str, value: String, range: &str| {
             Err(Error::Setting { key: format!("{section}.{key}"), value, range: range.to_owned() })
         };
@@ -292,6 +305,11 @@ impl TrainConfig {
             if let Some(value) = value.filter(|&v| !positive(v)) {
                 return bad(key, value.to_string(), "above 0");
             }
+        }
+        if let DecayConfig::Linear { end } = self.decay
+            && !(0.0..=self.lr).contains(&end)
+        {
+            return bad("decay.end", end.to_string(), "0 to lr");
         }
         if let DecayConfig::Step { epochs, factor } = self.decay
             && (epochs == 0 || !positive(factor))
@@ -351,6 +369,7 @@ impl Recipe {
     /// # Errors
     /// [`Error::Setting`] with the key.
     pub fn check(&self) -> Result<()> {
+        self.shrink.as_ref().map_or(Ok(()), ShrinkConfig::check)?;
         self.supernet.check()?;
         self.retrain.train.check("retrain.train")?;
         self.search.check()?;

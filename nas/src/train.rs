@@ -184,9 +184,29 @@ pub fn train(
     checkpoints: &Checkpoints,
     journal: &mut Journal,
 ) -> Result<()> {
+    let total = steps_per_epoch(job)? * job.config.epochs;
+    steps(job, session, loader, checkpoints, journal, total)?;
+    journal.record(Event::Finished {
+        stage: job.stage,
+        subject: job.subject.to_owned(),
+        seconds: session.seconds,
+    })
+}
+
+/// Trains up to step `total`; the learning rate falls over the epochs of the job's settings all the same.
+///
+/// # Errors
+/// As [`train`].
+pub(crate) fn steps(
+    job: &Job<'_>,
+    session: &mut Session,
+    loader: &mut Loader,
+    checkpoints: &Checkpoints,
+    journal: &mut Journal,
+    total: u64,
+) -> Result<()> {
     let per_epoch = steps_per_epoch(job)?;
-    let total = per_epoch * job.config.epochs;
-    let schedule = job.config.schedule(total, per_epoch);
+    let schedule = job.config.schedule(per_epoch * job.config.epochs, per_epoch);
     journal.record(Event::Started {
         stage: job.stage,
         subject: job.subject.to_owned(),
@@ -235,14 +255,14 @@ pub fn train(
             }
         }
     }
-    journal.record(Event::Finished {
-        stage: job.stage,
-        subject: job.subject.to_owned(),
-        seconds: session.seconds,
-    })
+    Ok(())
 }
 
-fn steps_per_epoch(job: &Job<'_>) -> Result<u64> {
+/// Whole batches of the training images.
+///
+/// # Errors
+/// [`Error::Setting`] if there is none.
+pub(crate) fn steps_per_epoch(job: &Job<'_>) -> Result<u64> {
     let steps = job.images.len() / job.config.batch;
     if steps == 0 {
         return Err(Error::Setting {

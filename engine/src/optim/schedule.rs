@@ -5,8 +5,11 @@
 pub enum Decay {
     /// Constant.
     None,
-    /// Linear to zero: `1 - t`.
-    Linear,
+    /// Linear to the rate `end`: `1 - t (1 - end / lr)`.
+    Linear {
+        /// The rate at the end.
+        end: f32,
+    },
     /// Half a cosine to zero: `(1 + cos(pi t)) / 2`.
     Cosine,
     /// Multiplied by `factor` after every `every` steps.
@@ -41,7 +44,7 @@ impl Schedule {
         let t = (done as f64 / length as f64).min(1.0);
         let factor = match self.decay {
             Decay::None => 1.0,
-            Decay::Linear => 1.0 - t,
+            Decay::Linear { end } => 1.0 - t * (1.0 - f64::from(end) / f64::from(self.lr)),
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t).cos()),
             Decay::Step { every, factor } => f64::from(factor).powi((done / every.max(1)).min(10_000) as i32),
         };
@@ -53,7 +56,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const BASE: Schedule = Schedule { lr: 0.5, warmup: 0, total: 100, decay: Decay::Linear };
+    const BASE: Schedule = Schedule { lr: 0.5, warmup: 0, total: 100, decay: Decay::Linear { end: 0.0 } };
 
     #[test]
     fn linear_falls_to_zero_per_step() {
@@ -61,6 +64,13 @@ mod tests {
         assert_eq!(BASE.at(50), 0.25);
         assert!((BASE.at(99) - 0.005).abs() < 1e-7);
         assert_eq!(BASE.at(100), 0.0);
+    }
+
+    #[test]
+    fn linear_falls_to_its_end_and_stays_there() {
+        let schedule = Schedule { lr: 0.25, decay: Decay::Linear { end: 5e-4 }, ..BASE };
+        assert_eq!((schedule.at(0), schedule.at(100), schedule.at(500)), (0.25, 5e-4, 5e-4));
+        assert!((schedule.at(50) - (0.25 + 5e-4) / 2.0).abs() < 1e-7);
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod chart;
 mod from_space;
 mod markup;
 mod network;
+mod ranking;
+mod shrink;
 mod story;
 
 use std::fmt::Write;
@@ -18,6 +20,7 @@ use story::{Curve, Story};
 use crate::event::{Event, Stage};
 use crate::figures::{count, duration, percent, percent_digits, short};
 use crate::outcome::Outcome;
+use crate::rank::Ranking;
 use crate::table;
 
 pub use network::{Drawing, Kind, Layer};
@@ -38,6 +41,8 @@ pub struct Input<'a> {
     pub outcome: Option<&'a Outcome>,
     /// The found network, once there is one.
     pub network: Option<&'a Drawing>,
+    /// How well scores order trained networks, where that was asked.
+    pub rankings: &'a [Ranking],
     /// Files that exist: what they are, path from the run directory.
     pub files: &'a [(&'a str, &'a str)],
 }
@@ -63,7 +68,9 @@ pub fn html(input: &Input<'_>) -> String {
     if let Some(network) = input.network {
         page += &found(input, &story, network);
     }
+    page += &ranking::section(input.rankings);
     page += &supernet(&story);
+    page += &shrink::section(&story);
     page += &times(input, &story);
     page += &warnings(&story);
     page += &files(input);
@@ -105,6 +112,9 @@ fn missing(input: &Input<'_>, story: &Story<'_>) -> Vec<String> {
         return missing;
     }
     let of = |stage| story.curves.iter().filter(move |c| c.stage == stage);
+    if of(Stage::Shrink).any(|c| !c.finished) {
+        missing.push("The space is not shrunk to its end.".into());
+    }
     if !of(Stage::TrainSupernet).any(|c| c.finished) {
         missing.push("The supernet is not trained to its end.".into());
     }
@@ -360,7 +370,7 @@ fn found(input: &Input<'_>, story: &Story<'_>, network: &Drawing) -> String {
 }
 
 fn times(input: &Input<'_>, story: &Story<'_>) -> String {
-    let stages = [Stage::TrainSupernet, Stage::Search, Stage::Retrain, Stage::Evaluate];
+    let stages = [Stage::Shrink, Stage::TrainSupernet, Stage::Search, Stage::Retrain, Stage::Evaluate];
     let recorded = |name: &str| -> Option<f64> {
         input.outcome?.stages.iter().find(|(stage, _)| stage == name).map(|(_, seconds)| *seconds)
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Event, Stage};
+use crate::event::{Dropped, Event, Stage};
 
 /// The training of one network.
 #[derive(Debug)]
@@ -30,6 +30,19 @@ pub struct Candidate<'a> {
     pub images: u64,
 }
 
+/// A round of shrinking.
+#[derive(Clone, Copy, Debug)]
+pub struct Round<'a> {
+    /// From 1.
+    pub number: u64,
+    /// Networks left.
+    pub networks: Option<f64>,
+    /// The same as it was written.
+    pub text: &'a str,
+    /// What went.
+    pub dropped: &'a [Dropped],
+}
+
 /// Where the time of a stage went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Time {
@@ -46,6 +59,8 @@ pub struct Time {
 pub struct Story<'a> {
     /// In the order in which they began.
     pub curves: Vec<Curve<'a>>,
+    /// Rounds of shrinking, in order.
+    pub rounds: Vec<Round<'a>>,
     /// In the order in which they were scored.
     pub candidates: Vec<Candidate<'a>>,
     /// Whether the search came to its end.
@@ -81,6 +96,12 @@ impl<'a> Story<'a> {
                         time.observed += seconds;
                         time.waited += waited;
                     }
+                }
+                Event::Shrunk { round, networks, dropped, .. } => {
+                    let networks = (networks.parse::<f64>().ok(), networks);
+                    let round = Round { number: *round, networks: networks.0, text: networks.1, dropped };
+                    story.rounds.retain(|earlier| earlier.number < round.number);
+                    story.rounds.push(round);
                 }
                 Event::Candidate { arch, macs, top1, images, .. } => {
                     story.candidates.push(Candidate { arch, macs: *macs, top1: *top1, images: *images });

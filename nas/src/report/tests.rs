@@ -150,6 +150,7 @@ impl Run {
 
     fn input(&self) -> Input<'_> {
         Input {
+            rankings: &[],
             recipe: "quickstart",
             seed: 0,
             space: "quickstart",

@@ -8,6 +8,7 @@ mod networks;
 mod rank;
 mod report;
 mod search;
+mod shrink;
 mod supernet;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use networks::Snapshot;
 pub use rank::{rank, read_truth};
 pub use report::write_report;
 pub use search::{Found, Scored};
+pub use shrink::{Operator, Round, Shrunk};
 
 /// The files of a run directory.
 #[derive(Clone, Debug)]
@@ -51,9 +53,24 @@ impl RunDir {
         self.0.join("recipe.toml")
     }
 
-    /// The space for the run's images and classes.
+    /// The space for the run's images and classes, before shrinking.
     pub fn space(&self) -> PathBuf {
         self.0.join("space.toml")
+    }
+
+    /// What shrinking left of it: the space of supernet, search and networks, if the recipe shrinks.
+    pub fn shrunk_space(&self) -> PathBuf {
+        self.0.join("shrunk.toml")
+    }
+
+    /// The rounds of shrinking.
+    pub fn shrink(&self) -> PathBuf {
+        self.0.join("shrink.json")
+    }
+
+    /// The base weights of angles after their reset, while shrinking goes on.
+    pub fn shrink_base(&self) -> PathBuf {
+        self.0.join("shrink-base.safetensors")
     }
 
     /// What happened, as JSON lines.
@@ -104,6 +121,16 @@ impl RunDir {
     /// The report.
     pub fn report(&self) -> PathBuf {
         self.0.join("report.html")
+    }
+
+    /// The space of supernet, search and networks.
+    ///
+    /// # Errors
+    /// What [`Space::load`] returns.
+    pub fn read_space(&self) -> Result<Space> {
+        let shrunk = self.shrunk_space();
+        let path = if shrunk.exists() { shrunk } else { self.space() };
+        Space::load(&path.to_string_lossy())
     }
 
     /// The recipe that this directory was made with.
@@ -229,6 +256,17 @@ pub fn run(
     let data = recipe.data.open(base, recipe.seed)?;
     let space = fit(space, &recipe, &data)?;
     recipe.search.constraint.check(&space)?;
+    match &recipe.shrink {
+        Some(config) => config.constraint.check(&space)?,
+        None if options.until == Stage::Shrink => {
+            return Err(Error::Setting {
+                key: "shrink".into(),
+                value: "nothing".into(),
+                range: "given in the recipe, as this is the stage that was asked for".into(),
+            });
+        }
+        None => {}
+    }
     if data.val.is_empty() {
         return Err(Error::Setting {
             key: "data.val-per-class".into(),
@@ -250,6 +288,13 @@ pub fn run(
         cpu: options.cpu,
         stop: options.stop,
     };
+    if let Some(config) = run.recipe.shrink.clone() {
+        run.space = shrink::shrink(&mut run, &config)?;
+        run.recipe.search.constraint.check(&run.space)?;
+    }
+    if options.until == Stage::Shrink {
+        return Ok(None);
+    }
     let supernet = supernet::train(&mut run)?;
     if options.until == Stage::TrainSupernet {
         return Ok(None);

@@ -4,19 +4,18 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
+use engine::{Cpu, ParamStore, Rng, Tensor};
 
 use super::RunDir;
 use super::report::read_json;
-use super::search::{calibration_images, scored_images};
+use super::search::{balanced, by_batch, calibration_images, scored_images, share, training_loader};
 use super::supernet;
 use crate::arch::Arch;
-use crate::data::config::Subset;
-use crate::data::{Data, split};
+use crate::data::{Batch, Data};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluator, Images};
+use crate::evaluate::Evaluator;
 use crate::files;
-use crate::model::{Context, Model, NormParams, Norms};
+use crate::model::{Model, NormParams};
 use crate::rank::{Metric, Ranking, Request, Truth, gradient_norm, space_scores};
 use crate::recipe::Recipe;
 use crate::search::{Score, SearchConfig};
@@ -34,7 +33,7 @@ const GRADIENT_IMAGES: usize = 64;
 /// [`Error::Stopped`] after a signal.
 pub fn rank(dir: &RunDir, table: &Path, request: &Request, cpu: &Cpu, stop: &AtomicBool) -> Result<Ranking> {
     let recipe = dir.read_recipe()?;
-    let space = Space::load(&dir.space().to_string_lossy())?;
+    let space = dir.read_space()?;
     let truth = read_truth(table, &space, request)?;
     let started = Instant::now();
     let scores = Scorer { dir, recipe: &recipe, space: &space, request, cpu, stop }.scores(&truth)?;
@@ -106,7 +105,7 @@ impl Scorer<'_> {
             Metric::Accuracy => {
                 supernet::load(self.dir, &model, &mut initial)?;
                 let scores = self.accuracies(&model, &initial, &archs)?;
-                Ok(scores.iter().map(|score| score.top1 as f64 / score.images.max(1) as f64).collect())
+                Ok(scores.iter().map(|score| share(score.top1, score.images)).collect())
             }
         }
     }
@@ -118,19 +117,7 @@ impl Scorer<'_> {
     fn accuracies(&self, model: &Model, store: &ParamStore, archs: &[Arch]) -> Result<Vec<Score>> {
         let (recipe, request) = (self.recipe, self.request);
         let data = recipe.data.open(self.dir.path(), recipe.seed)?;
-        let classes = self.space.classes();
-        let wanted = request.held_out_images;
-        if wanted < classes || wanted > data.val.len() || !wanted.is_multiple_of(classes) {
-            return Err(Error::Setting {
-                key: "held-out-images".into(),
-                value: wanted.to_string(),
-                range: format!(
-                    "a multiple of the {classes} classes, at most the {} images that the run holds out",
-                    data.val.len()
-                ),
-            });
-        }
-        let view = split::subset(data.val.clone(), Some(Subset::PerClass(wanted / classes)), request.seed)?;
+        let view = balanced(&data.val, request.held_out_images, request.seed, "held-out-images")?;
         let scored = scored_images(self.cpu, &recipe.data, &view, recipe.search.eval_batch, recipe.seed)?;
         if request.calibration_images == 0 {
             return archs
@@ -158,25 +145,10 @@ impl Scorer<'_> {
     /// Images `[n, h, w, c]` of a training pass, with their labels.
     fn training_batch(&self, data: &Data) -> Result<(Tensor, Vec<i32>)> {
         let n = GRADIENT_IMAGES.min(data.train.len());
-        let mut loader = super::search::training_loader(self.recipe, data, n)?;
-        let mut batch = crate::data::Batch::default();
+        let mut loader = training_loader(self.recipe, data, n)?;
+        let mut batch = Batch::default();
         loader.next(&mut batch)?;
         let labels = batch.labels.iter().map(|&label| label as i32).collect();
         Ok((Tensor::from_slice(self.cpu, batch.shape, &batch.images)?, labels))
     }
-}
-
-/// The score of a path whose batch norms take the statistics of the very batch that is scored.
-fn by_batch(model: &Model, store: &ParamStore, arch: &Arch, scored: &Images) -> Result<Score> {
-    let mut score = Score { top1: 0, top5: 0, images: 0 };
-    for (images, labels) in scored.batches.iter().zip(&scored.labels) {
-        let mut tape = Tape::inference(store.cpu());
-        let x = tape.constant(images.clone());
-        let mut moments = Vec::new();
-        let norms = Norms::Batch(&mut moments);
-        let logits =
-            model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
-        evaluate::add_score(&mut score, logits.tensor().f32()?, labels);
-    }
-    Ok(score)
 }

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::journal::read_events;
 use crate::outcome::Outcome;
+use crate::rank::Ranking;
 use crate::report::{Drawing, Input, html};
-use crate::space::Space;
 
 /// Writes `report.html` from what the directory holds; of a run that stopped early the page says what
 /// is missing.
@@ -15,10 +15,11 @@ use crate::space::Space;
 /// [`Error::Io`]; [`Error::Format`] if a file of the directory is not what it should be.
 pub fn write_report(dir: &RunDir) -> Result<()> {
     let recipe = dir.read_recipe()?;
-    let space = Space::load(&dir.space().to_string_lossy())?;
+    let space = dir.read_space()?;
     let events = if dir.events().exists() { read_events(&dir.events())? } else { Vec::new() };
     let outcome: Option<Outcome> = read_json(&dir.result())?;
     let found: Option<Found> = read_json(&dir.search())?;
+    let rankings: Vec<Ranking> = read_json(&dir.rank())?.unwrap_or_default();
     let network = match found {
         Some(found) if !found.found.is_empty() => {
             let arch = space.parse(&found.found)?;
@@ -30,6 +31,8 @@ pub fn write_report(dir: &RunDir) -> Result<()> {
     let listed: Vec<(&str, &str)> = [
         ("recipe with every default", "recipe.toml"),
         ("space", "space.toml"),
+        ("space after shrinking", "shrunk.toml"),
+        ("rounds of shrinking", "shrink.json"),
         ("events", "events.jsonl"),
         ("supernet", "supernet.safetensors"),
         ("scored candidates", "search.json"),
@@ -37,6 +40,7 @@ pub fn write_report(dir: &RunDir) -> Result<()> {
         ("found network", "model.safetensors"),
         ("all networks", "networks"),
         ("outcome", "result.json"),
+        ("rankings", "rank.json"),
         ("TensorBoard", "tensorboard"),
     ]
     .into_iter()
@@ -51,6 +55,7 @@ pub fn write_report(dir: &RunDir) -> Result<()> {
         events: &events,
         outcome: outcome.as_ref(),
         network: network.as_ref(),
+        rankings: &rankings,
         files: &listed,
     });
     files::write_atomic(&dir.report(), page.as_bytes())

@@ -6,18 +6,20 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use engine::{Cpu, Rng, Tensor};
+use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
 use super::supernet::Supernet;
 use crate::arch::Arch;
-use crate::data::{Batch, Data, DataConfig, Loader, Pass, Pipeline, View};
+use crate::data::config::Subset;
+use crate::data::{Batch, Data, DataConfig, Loader, Pass, Pipeline, View, split};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluator, Images};
+use crate::evaluate::{self, Evaluator, Images};
 use crate::event::{Event, Stage};
 use crate::files;
 use crate::journal::Journal;
+use crate::model::{Context, Model, Norms};
 use crate::recipe::Recipe;
 use crate::search::{Domain, Score, SearchConfig};
 use crate::space::Space;
@@ -231,6 +233,34 @@ pub(super) fn scored_images(
         labels.push(batch.labels.iter().map(|&l| l as i32).collect());
     }
     Ok(Images { batches, labels })
+}
+
+/// `n` of the held-out images, as many of each class; `key` names the setting in messages.
+pub(super) fn balanced(view: &View, n: usize, seed: u64, key: &str) -> Result<View> {
+    let classes = view.dataset.classes().len();
+    if n < classes || n > view.len() || !n.is_multiple_of(classes) {
+        return Err(Error::Setting {
+            key: key.into(),
+            value: n.to_string(),
+            range: format!("a multiple of the {classes} classes, at most the {} held-out images", view.len()),
+        });
+    }
+    Ok(split::subset(view.clone(), Some(Subset::PerClass(n / classes)), seed)?)
+}
+
+/// The score of a path whose batch norms take the statistics of the very batch that is scored.
+pub(super) fn by_batch(model: &Model, store: &ParamStore, arch: &Arch, scored: &Images) -> Result<Score> {
+    let mut score = Score { top1: 0, top5: 0, images: 0 };
+    for (images, labels) in scored.batches.iter().zip(&scored.labels) {
+        let mut tape = Tape::inference(store.cpu());
+        let x = tape.constant(images.clone());
+        let mut moments = Vec::new();
+        let norms = Norms::Batch(&mut moments);
+        let logits =
+            model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
+        evaluate::add_score(&mut score, logits.tensor().f32()?, labels);
+    }
+    Ok(score)
 }
 
 pub(super) fn share(part: u64, whole: u64) -> f64 {

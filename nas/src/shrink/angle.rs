@@ -79,9 +79,15 @@ impl Angles {
                 continue;
             }
             let products = Products::of(&base[param.range()], store.value(id));
-            match owner(space, &param.name) {
-                Some((slot, choice)) => operators[slot][choice] += products,
+            match slot_of(space, &param.name) {
                 None => fixed += products,
+                // A candidate that was dropped is in no child.
+                Some((slot, label)) => {
+                    let choices = &space.slots()[slot].choices;
+                    if let Some(choice) = choices.iter().position(|c| c.label == label) {
+                        operators[slot][choice] += products;
+                    }
+                }
             }
         }
         Self { fixed, operators }
@@ -95,11 +101,97 @@ impl Angles {
     }
 }
 
-/// The slot and choice that a parameter belongs to by its name; `None` for those of fixed layers.
-fn owner(space: &Space, name: &str) -> Option<(usize, usize)> {
+/// The slot and the candidate that a parameter belongs to by its name; `None` for those of fixed layers.
+fn slot_of<'a>(space: &Space, name: &'a str) -> Option<(usize, &'a str)> {
     // `stage2.slot1.mb_k5_e6.expand.weight`; no label holds a dot.
-    let mut parts = name.split('.');
+    let mut parts = name.splitn(4, '.');
     let (stage, slot, label) = (parts.next()?, parts.next()?, parts.next()?);
     let at = space.slots().iter().position(|s| s.name.split_once('.') == Some((stage, slot)))?;
-    Some((at, space.slots()[at].choices.iter().position(|c| c.label == label)?))
+    Some((at, label))
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Cpu, Rng};
+
+    use super::*;
+    use crate::model::{Model, NormParams};
+
+    /// Weights at two moments: independent ones, so that every operator has turned.
+    fn weights(space: &Space) -> (Vec<f32>, ParamStore) {
+        let cpu = Cpu::new(1).unwrap();
+        let model = Model::new(space, NormParams::Supernet).unwrap();
+        let base = model.init(&cpu, &Rng::new(0, "base")).unwrap().values().to_vec();
+        (base, model.init(&cpu, &Rng::new(0, "now")).unwrap())
+    }
+
+    /// By the definition: the kernels that a child meets, one after another, in f64.
+    fn slow(space: &Space, base: &[f32], store: &ParamStore, arch: &Arch) -> f64 {
+        let mut v: [Vec<f64>; 2] = Default::default();
+        for (id, param) in store.ids().zip(store.table()) {
+            let chosen = |(slot, label): (&crate::space::Slot, &str)| {
+                param.name.starts_with(&format!("{}.{label}.", slot.name))
+            };
+            let met =
+                !param.name.starts_with("stage") || space.slots().iter().zip(space.labels(arch)).any(chosen);
+            if met && param.kind == ParamKind::Weight {
+                v[0].extend(base[param.range()].iter().map(|&w| f64::from(w)));
+                v[1].extend(store.value(id).iter().map(|&w| f64::from(w)));
+            }
+        }
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        (dot(&v[0], &v[1]) / (dot(&v[0], &v[0]) * dot(&v[1], &v[1])).sqrt()).acos()
+    }
+
+    #[test]
+    fn the_angle_of_a_child_is_that_of_its_concatenated_kernels() {
+        for name in ["quickstart", "nas-bench-macro", "spos-cifar"] {
+            let space = Space::load(name).unwrap();
+            let (base, store) = weights(&space);
+            let angles = Angles::new(&space, &base, &store);
+            for i in 0..20 {
+                let arch = space.sample(&mut Rng::new(1, "child").at(0, 0, i));
+                let want = slow(&space, &base, &store, &arch);
+                assert!((angles.of(&arch) - want).abs() < 1e-12, "{name} {}", space.text(&arch));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_weights_have_not_turned_and_scale_turns_nothing() {
+        let space = Space::load("quickstart").unwrap();
+        let (base, mut store) = weights(&space);
+        let turned = Angles::new(&space, &base, &store).of(&space.largest());
+        assert!(turned > 1.0);
+        assert_eq!(Angles::new(&space, &store.values().to_vec(), &store).of(&space.largest()), 0.0);
+        for id in store.ids() {
+            store.value_mut(id).unwrap().iter_mut().for_each(|w| *w *= 3.0);
+        }
+        assert!((Angles::new(&space, &base, &store).of(&space.largest()) - turned).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_identity_adds_nothing_and_what_stands_still_lowers_the_angle() {
+        let moving = Products { dot: 3.0, base: 4.0, now: 9.0 };
+        assert_eq!((moving + Products::default()).angle(), moving.angle());
+        assert_eq!(Products::default().angle(), 0.0);
+        // Pooling's constant pseudo-kernel, the same in both vectors.
+        let constant = Products::of(&[1.0 / 9.0; 81], &[1.0 / 9.0; 81]);
+        assert_eq!(constant.angle(), 0.0);
+        assert!((moving + constant).angle() < moving.angle());
+        assert_eq!(Products { dot: -4.0, base: 4.0, now: 4.0 }.angle(), std::f64::consts::PI);
+    }
+
+    #[test]
+    fn dropped_candidates_leave_the_angles_of_the_rest() {
+        let space = Space::load("quickstart").unwrap();
+        let (base, store) = weights(&space);
+        let part = space.without(&[(0, 0), (3, 1), (3, 2)]).unwrap();
+        let arch = part.sample(&mut Rng::new(0, "child").at(0, 0, 0));
+        let whole = space.parse(&part.text(&arch)).unwrap();
+        assert_eq!(
+            Angles::new(&part, &base, &store).of(&arch),
+            Angles::new(&space, &base, &store).of(&whole)
+        );
+    }
 }

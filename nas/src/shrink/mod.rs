@@ -1,5 +1,111 @@
-//! Which candidates to drop before a search.
+//! Angle-based shrinking of a search space (ABS, arXiv 2004.13431): while a supernet is trained, candidates
+//! whose networks' weights have turned least are dropped, until the space is small.
+//!
+//! What is here looks at weights and scores alone; the loop with its training is `run/shrink.rs`.
 
 mod angle;
+mod drop;
+mod operators;
+
+use serde::{Deserialize, Serialize};
 
 pub use angle::{Angles, Products};
+pub use drop::DropRule;
+pub use operators::{OperatorScore, operator_scores};
+
+use crate::error::{Error, Result};
+use crate::recipe::TrainConfig;
+use crate::search::Constraint;
+
+/// Settings of shrinking; the defaults are those of the paper's released code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ShrinkConfig {
+    /// Networks that may be left.
+    #[serde(default = "million")]
+    pub size_limit: u64,
+    /// What goes in a round.
+    pub drop: DropRule,
+    /// What an operator is judged by.
+    #[serde(default)]
+    pub metric: OperatorMetric,
+    /// Different children that an operator's score is the mean over.
+    #[serde(default = "thousand")]
+    pub children: usize,
+    /// What sampled children may cost; training has no such rule.
+    #[serde(default)]
+    pub constraint: Constraint,
+    /// Epochs of training before the first round.
+    #[serde(default = "hundred")]
+    pub first_epochs: u64,
+    /// Epochs of training before each later round.
+    #[serde(default = "five")]
+    pub later_epochs: u64,
+    /// Once more candidates than these are gone, the weights of that moment become the base of the angles;
+    /// this happens once.
+    #[serde(default = "fifty")]
+    pub reset_after: usize,
+    /// Training; its `epochs` are those over which the learning rate falls, and it stays at its end afterwards.
+    pub train: TrainConfig,
+}
+
+fn million() -> u64 {
+    1_000_000
+}
+fn thousand() -> usize {
+    1000
+}
+fn hundred() -> u64 {
+    100
+}
+fn five() -> u64 {
+    5
+}
+fn fifty() -> usize {
+    50
+}
+
+/// What an operator is judged by: the mean of this over children that contain it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OperatorMetric {
+    /// The angle between the child's weights at the base and now: no data, no forward pass.
+    #[default]
+    Angle,
+    /// Rival: the child's accuracy on one batch of held-out images, batch norms taking the batch's statistics.
+    Accuracy {
+        /// Images, as many of each class.
+        images: usize,
+    },
+}
+
+impl ShrinkConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the key.
+    pub fn check(&self) -> Result<()> {
+        let bad = |key: &str, value: u64, range: &str| {
+            Err(Error::Setting {
+                key: format!("shrink.{key}"),
+                value: value.to_string(),
+                range: range.into(),
+            })
+        };
+        if self.size_limit == 0 {
+            return bad("size-limit", 0, "1 or more");
+        }
+        if let DropRule::Lowest { n: 0 } = self.drop {
+            return bad("drop.n", 0, "1 or more");
+        }
+        if !(1..=1_000_000).contains(&self.children) {
+            return bad("children", self.children as u64, "1 to 1,000,000");
+        }
+        for (key, epochs) in [("first-epochs", self.first_epochs), ("later-epochs", self.later_epochs)] {
+            if !(1..=1_000_000).contains(&epochs) {
+                return bad(key, epochs, "1 to 1,000,000");
+            }
+        }
+        self.train.check("shrink.train")
+    }
+}

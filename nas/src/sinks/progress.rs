@@ -41,6 +41,7 @@ struct Work {
 impl Work {
     fn name(&self) -> String {
         match self.stage {
+            Stage::Shrink => "shrink".into(),
             Stage::TrainSupernet => "supernet".into(),
             Stage::Search => "search".into(),
             stage => format!("{} {}", stage.name(), self.subject),
@@ -246,6 +247,11 @@ impl Sink for Progress {
                 100.0 * top1,
                 100.0 * top5,
                 count(*images)
+            )),
+            Event::Shrunk { round, networks, dropped, .. } => self.say(&format!(
+                "round {}: {} candidates dropped, {networks} networks left",
+                count(*round),
+                count(dropped.len() as u64)
             )),
             Event::Warning { message } => self.say(&format!("warning: {message}")),
             Event::NonFinite { subject, step, what, .. } => {

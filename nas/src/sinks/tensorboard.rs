@@ -93,6 +93,10 @@ impl Sink for TensorBoard {
             Event::Scored { subject, top1, top5, .. } => {
                 self.scalars(&format!("{subject}-test"), 0, &[("top-1", *top1), ("top-5", *top5)])
             }
+            Event::Shrunk { step, networks, left, .. } => {
+                let networks = networks.parse::<f64>().map_or(f64::NAN, f64::log10);
+                self.scalars("shrink", *step, &[("networks-log10", networks), ("candidates", *left as f64)])
+            }
             Event::Finished { subject, .. } => {
                 self.files.remove(subject);
                 Ok(())
