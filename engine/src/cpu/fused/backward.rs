@@ -245,7 +245,7 @@ pub fn depthwise_backward(
     let (halo, count) = (plan.halo(), k * k);
     let classes = Classes::new(cpu, plan, w)?;
     let (constants, steps) = (above.middle.norm.0.f32()?, above.steps.0.f32()?);
-    let columns = [plan.columns(), plan.to[1] + 2 * halo];
+    let columns = [plan.columns(), plan.columns_to()];
     let most = plan.to[0].div_ceil(bands);
     let scratch =
         [plan.rows() * columns[0], (most + 2 * halo) * columns[1], (most * stride + stride) * plan.from[1]];
@@ -418,7 +418,8 @@ impl Above<'_> {
             },
             size: plan.to,
             first,
-            margin: [halo; 2],
+            margin: halo,
+            columns: plan.columns_to(),
             plane,
         }));
     }

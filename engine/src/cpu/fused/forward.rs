@@ -97,20 +97,20 @@ impl Source<'_> {
 
     /// Fills a padded plane of image `image` and block `block` from row `first`.
     pub(super) fn fill(&self, plan: &Plan, image: usize, block: usize, first: isize, plane: &mut [f32]) {
-        let (margin, pixels) = ([plan.pad(); 2], plan.pixels_from());
+        let (margin, pixels) = (plan.pad(), plan.pixels_from());
         match *self {
             Source::Wide(h, constants, act) => {
                 let norm = Norms::affine(constants, block);
                 let h = &h[plan.plane(image, block, pixels)];
                 with_curve!(act, C => simd::run(Fill {
                     source: Activated { h, norm, curve: PhantomData::<C> },
-                    size: plan.from, first, margin, plane,
+                    size: plan.from, first, margin, columns: plan.columns(), plane,
                 }));
             }
             Source::Input(x) => {
                 let x = &x[image * pixels * plan.c..(image + 1) * pixels * plan.c];
                 let source = Channels { x, c: plan.c, first: block * BLOCK };
-                simd::run(Fill { source, size: plan.from, first, margin, plane });
+                simd::run(Fill { source, size: plan.from, first, margin, columns: plan.columns(), plane });
             }
         }
     }

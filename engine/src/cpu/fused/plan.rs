@@ -151,7 +151,12 @@ impl Plan {
     /// Columns of the padded input.
     pub fn columns(&self) -> usize {
         // With stride 2 and an even width no window reaches the last column.
-        self.from[1] + 2 * self.pad()
+        spread(self.from[1] + 2 * self.pad())
+    }
+
+    /// Columns of the padded gradient of the output.
+    pub fn columns_to(&self) -> usize {
+        spread(self.to[1] + 2 * self.halo())
     }
 
     /// Most rows of a band's padded input.
@@ -163,6 +168,11 @@ impl Plan {
     pub fn halo(&self) -> usize {
         self.pad().div_ceil(self.stride)
     }
+}
+
+/// Rows of 2 KiB or its multiples would share few places of the first cache.
+fn spread(columns: usize) -> usize {
+    columns + usize::from(columns.is_multiple_of(32))
 }
 
 impl Panels {

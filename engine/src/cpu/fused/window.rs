@@ -24,9 +24,11 @@ pub struct Fill<'a, R> {
     pub size: [usize; 2],
     /// Row of the source that is the scratch plane's first; above the source if negative.
     pub first: isize,
-    /// Zeros left and right.
-    pub margin: [usize; 2],
-    /// `[rows][left + w + right][16]`.
+    /// Zeros on the left; on the right they fill the row.
+    pub margin: usize,
+    /// Pixels of a row of the scratch plane.
+    pub columns: usize,
+    /// `[rows][columns][16]`.
     pub plane: &'a mut [f32],
 }
 
@@ -34,8 +36,7 @@ impl<R: RowSource> Loop for Fill<'_, R> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [h, w] = self.size;
-        let [left, right] = self.margin;
-        let row = (left + w + right) * BLOCK;
+        let (left, row) = (self.margin, self.columns * BLOCK);
         for (y, to) in self.plane.chunks_exact_mut(row).enumerate() {
             let from = self.first + y as isize;
             if from < 0 || from as usize >= h {
