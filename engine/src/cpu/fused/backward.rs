@@ -102,8 +102,8 @@ pub fn project_backward(
     let norm = TopNorm::rows(top.norm.0.f32()?);
     let mut packed = Tensor::stale(cpu, [blocks, o * BLOCK], DType::F32)?;
     cpu.pool().parallel_chunks(packed.f32_mut()?, o * BLOCK, |block, to| {
-        let column = |lane: usize| block * BLOCK + lane;
-        pack([o, BLOCK], |term, lane| if column(lane) < e { w3[term * e + column(lane)] } else { 0.0 }, to);
+        let lanes = BLOCK.min(e - block * BLOCK);
+        pack(&w3[block * BLOCK..], [o, lanes], [e, 1], BLOCK, to);
     });
     let packed = packed.f32()?;
 
@@ -119,9 +119,10 @@ pub fn project_backward(
             let len = blocks * o * BLOCK;
             // SAFETY: a part belongs to its task.
             let filter = unsafe { filters.slice(part * len..(part + 1) * len) };
-            filter.fill(0.0);
-            for index in panels.count() * part / parts..panels.count() * (part + 1) / parts {
+            let share = panels.count() * part / parts..panels.count() * (part + 1) / parts;
+            for index in share.clone() {
                 let panel = panels.at(index);
+                let add = index > share.start;
                 let rows = panel.rows.len();
                 let (dh3, rest) = scratch.split_at_mut(rows * o);
                 let gated = &mut rest[..rows * BLOCK];
@@ -171,7 +172,7 @@ pub fn project_backward(
                             [o, BLOCK],
                             left,
                             right,
-                            Target { data: filter, row: BLOCK, add: true },
+                            Target { data: filter, row: BLOCK, add },
                             Ahead::NOTHING,
                         );
                     }
@@ -184,11 +185,7 @@ pub fn project_backward(
         let filters = filters.f32()?;
         cpu.pool().parallel_chunks(dw3, e, |row, dw3| {
             for (block, dw3) in dw3.chunks_mut(BLOCK).enumerate() {
-                let mut sums = [0.0; BLOCK];
-                for part in 0..parts {
-                    let from = ((part * blocks + block) * o + row) * BLOCK;
-                    sums.iter_mut().zip(&filters[from..from + BLOCK]).for_each(|(sum, more)| *sum += more);
-                }
+                let sums = join(filters, parts, (block * o + row) * BLOCK);
                 dw3.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
             }
         });
@@ -199,12 +196,24 @@ pub fn project_backward(
     cpu.pool().parallel_chunks(images.f32_mut()?, blocks * set, |image, to| {
         let (group, at, share) = (image / plan.group(), image % plan.group(), panels.per_group());
         let first = (group * share * plan.group() + at) * blocks * set;
-        for (j, to) in to.iter_mut().enumerate() {
-            let panels = (0..share).map(|panel| sums[first + panel * plan.group() * blocks * set + j]);
-            *to = panels.map(f64::from).sum::<f64>() as f32;
+        let of = |panel: usize| &sums[first + panel * plan.group() * blocks * set..][..blocks * set];
+        to.copy_from_slice(of(0));
+        for panel in 1..share {
+            to.iter_mut().zip(of(panel)).for_each(|(to, more)| *to += more);
         }
     });
     Ok(images)
+}
+
+/// Sixteen elements, from `at` in every part, summed over the parts in order.
+#[inline]
+fn join(all: &[f32], parts: usize, at: usize) -> [f32; BLOCK] {
+    let len = all.len() / parts;
+    let mut sums = [0.0; BLOCK];
+    for part in all.chunks_exact(len) {
+        sums.iter_mut().zip(&part[at..at + BLOCK]).for_each(|(sum, more)| *sum += more);
+    }
+    sums
 }
 
 /// What the depthwise pass knows of the gradient above it.
@@ -484,7 +493,7 @@ pub fn expand_backward(
     let (c, e, blocks, wide, panels) = (plan.c, plan.e, plan.blocks(), plan.wide(), plan.panels_from());
     let steps = steps.0.f32()?;
     let mut packed = Tensor::stale(cpu, [packed_len(wide, c)], DType::F32)?;
-    pack([wide, c], |term, column| if term < e { w1[term * c + column] } else { 0.0 }, packed.f32_mut()?);
+    pack(w1, [e, c], [c, 1], c, packed.f32_mut()?);
     let packed = packed.f32()?;
     let parts = plan.parts(panels, c * e);
     let len = blocks * c * BLOCK;
@@ -495,9 +504,10 @@ pub fn expand_backward(
         with_scratch(cpu, parts, CHUNK * panels.longest() * BLOCK, |part, scratch| {
             // SAFETY: a part belongs to its task.
             let filter = unsafe { filters.slice(part * len..(part + 1) * len) };
-            filter.fill(0.0);
-            for index in panels.count() * part / parts..panels.count() * (part + 1) / parts {
+            let share = panels.count() * part / parts..panels.count() * (part + 1) / parts;
+            for index in share.clone() {
                 let panel = panels.at(index);
+                let add = index > share.start;
                 let rows = panel.rows.len();
                 let range = panels.nhwc(&panel, c);
                 // SAFETY: the panels of a part belong to its task.
@@ -518,7 +528,7 @@ pub fn expand_backward(
                             let left = Left { data: x, row: 1, outer: [1, 0], inner: [rows, c] };
                             let right = Right { data: strip, terms: [rows, 0] };
                             let filter = &mut filter[block * c * BLOCK..(block + 1) * c * BLOCK];
-                            let target = Target { data: filter, row: BLOCK, add: true };
+                            let target = Target { data: filter, row: BLOCK, add };
                             product([c, BLOCK], left, right, target, ahead);
                         }
                     }
@@ -545,10 +555,17 @@ pub fn expand_backward(
     if let Some(dw1) = dw1 {
         let filters = filters.f32()?;
         cpu.pool().parallel_chunks(dw1, c * BLOCK, |block, dw1| {
-            for (lane, dw1) in dw1.chunks_exact_mut(c).enumerate() {
-                for (i, dw1) in dw1.iter_mut().enumerate() {
-                    let at = (block * c + i) * BLOCK + lane;
-                    *dw1 += (0..parts).map(|part| filters[part * len + at]).sum::<f32>();
+            // Eight rows of sums, and then their columns: each goes to a row of its own.
+            const ROWS: usize = 8;
+            let mut all = [[0.0; BLOCK]; ROWS];
+            for first in (0..c).step_by(ROWS) {
+                let count = ROWS.min(c - first);
+                for (i, sums) in all.iter_mut().enumerate().take(count) {
+                    *sums = join(filters, parts, (block * c + first + i) * BLOCK);
+                }
+                for (lane, dw1) in dw1.chunks_exact_mut(c).enumerate() {
+                    let to = dw1[first..first + count].iter_mut();
+                    to.zip(&all).for_each(|(to, sums)| *to += sums[lane]);
                 }
             }
         });

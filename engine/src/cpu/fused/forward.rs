@@ -32,8 +32,8 @@ pub fn expand(
     let (c, e, blocks, panels) = (plan.c, plan.e, plan.blocks(), plan.panels_from());
     let mut packed = Tensor::stale(cpu, [blocks, c * BLOCK], DType::F32)?;
     cpu.pool().parallel_chunks(packed.f32_mut()?, c * BLOCK, |block, to| {
-        let row = |lane: usize| block * BLOCK + lane;
-        pack([c, BLOCK], |term, lane| if row(lane) < e { w1[row(lane) * c + term] } else { 0.0 }, to);
+        let lanes = BLOCK.min(e - block * BLOCK);
+        pack(&w1[block * BLOCK * c..], [c, lanes], [1, c], BLOCK, to);
     });
     let packed = packed.f32()?;
     let set = 2 * BLOCK;
@@ -223,7 +223,7 @@ pub fn project(
     let (e, o, blocks, wide, panels) = (plan.e, plan.o, plan.blocks(), plan.wide(), plan.panels_to());
     let constants = norm.0.f32()?;
     let mut packed = Tensor::stale(cpu, [packed_len(wide, o)], DType::F32)?;
-    pack([wide, o], |term, column| if term < e { w3[column * e + term] } else { 0.0 }, packed.f32_mut()?);
+    pack(w3, [e, o], [1, e], o, packed.f32_mut()?);
     let packed = packed.f32()?;
     let mut sums = Tensor::stale(cpu, [panels.count(), 2 * o], DType::F32)?;
     {

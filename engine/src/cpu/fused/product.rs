@@ -104,18 +104,35 @@ fn tile_width(left: usize) -> usize {
     left.min(2)
 }
 
-/// Packs `[terms, columns]`, whose elements `at` gives, for [`product`]; zeros in the tail.
-pub fn pack([terms, columns]: [usize; 2], at: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
-    let (mut from, mut place) = (0, 0);
-    while from < columns {
-        let lanes = tile_width((columns - from).div_ceil(LANES)) * LANES;
-        for (term, row) in to[place..place + terms * lanes].chunks_exact_mut(lanes).enumerate() {
-            for (lane, value) in row.iter_mut().enumerate() {
-                *value = if from + lane < columns { at(term, from + lane) } else { 0.0 };
+/// Packs a matrix for [`product`]: element `(term, column)` lies at `term * steps[0] + column *
+/// steps[1]` of `from`, one of the steps being 1. `to` holds as many terms as fit it for `columns`
+/// columns; what lies beyond `size` becomes zero.
+pub fn pack(from: &[f32], size: [usize; 2], steps: [usize; 2], columns: usize, to: &mut [f32]) {
+    let terms = to.len() / columns.next_multiple_of(LANES);
+    let (mut first, mut rest) = (0, to);
+    while first < columns {
+        let lanes = tile_width((columns - first).div_ceil(LANES)) * LANES;
+        let (tile, more) = rest.split_at_mut(terms * lanes);
+        let wide = lanes.min(size[1].saturating_sub(first));
+        let (used, tail) = tile.split_at_mut(size[0].min(terms) * lanes);
+        tail.fill(0.0);
+        if steps[1] == 1 {
+            for (to, from) in used.chunks_exact_mut(lanes).zip(from.chunks(steps[0])) {
+                to[..wide].copy_from_slice(&from[first..first + wide]);
+                to[wide..].fill(0.0);
+            }
+        } else {
+            for lane in 0..lanes {
+                let to = used[lane..].iter_mut().step_by(lanes);
+                if lane < wide {
+                    let from = &from[(first + lane) * steps[1]..];
+                    to.zip(from).for_each(|(to, from)| *to = *from);
+                } else {
+                    to.for_each(|to| *to = 0.0);
+                }
             }
         }
-        place += terms * lanes;
-        from += lanes;
+        (rest, first) = (more, first + lanes);
     }
 }
 
@@ -270,7 +287,14 @@ mod tests {
             let left: Vec<f32> = (0..rows * terms).map(|_| draws.range(-1.0, 1.0)).collect();
             let right: Vec<f32> = (0..(terms + 3) * columns).map(|_| draws.range(-1.0, 1.0)).collect();
             let mut packed = vec![f32::NAN; packed_len(terms + 3, columns)];
-            pack([terms + 3, columns], |t, c| right[t * columns + c], &mut packed);
+            pack(&right, [terms + 3, columns], [columns, 1], columns, &mut packed);
+            let mut turned_right = right.clone();
+            for (at, value) in right.iter().enumerate() {
+                turned_right[at % columns * (terms + 3) + at / columns] = *value;
+            }
+            let mut again = vec![f32::NAN; packed.len()];
+            pack(&turned_right, [terms + 3, columns], [1, terms + 3], columns, &mut again);
+            assert_eq!(packed, again);
             // Rows, columns and strips of the same matrix.
             let mut turned = left.clone();
             let mut strips = left.clone();
