@@ -75,9 +75,13 @@ fn a_typo_in_the_recipe_is_answered_with_the_nearest_key_and_nothing_is_written(
 #[test]
 fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
     let bench = Bench::new();
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.batch=7"], "a divisor of batch"),
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.lr=-1"], "supernet.train.lr"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.paths=3"], "supernet.train.batch = 20"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.paths=4"], "a divisor of 5, the images"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.paths-at-once=0"], "1 or more"),
+        (&["run", "tiny.toml", "--out", "r", "--set", "supernet.sampler.kind=fair"], "stage1.slot1 has 5"),
         (&["run", "tiny.toml", "--out", "r", "--set", "nonsense"], "key=value"),
         (&["run", "tiny.toml", "--out", "r", "--set", "space=quikstart"], "did you mean \"quickstart\"?"),
         (&["run", "tiny.toml", "--out", "r", "--device", "cuda:0"], "known: cpu"),

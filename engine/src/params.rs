@@ -17,6 +17,9 @@ use crate::tensor::{DType, Shape, Tensor};
 /// Parameters start at multiples of this many elements: 64 bytes.
 const ALIGN: usize = 16;
 
+/// Elements that one task sums the squares of.
+const CHUNK: usize = 1 << 14;
+
 /// Names one parameter of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParamId(usize);
@@ -279,12 +282,19 @@ impl ParamStore {
         Ok(())
     }
 
+    /// Forgets the touched set, whose gradients somebody has zeroed.
+    pub(crate) fn forget_touched(&mut self) {
+        self.touched.clear();
+    }
+
     /// The Euclidean norm of the touched gradients; fixed order, f64.
     pub fn grad_norm(&self) -> f64 {
         let grads = self.grads.f32().expect("gradients are f32");
-        let squares =
-            |range: Range<usize>| grads[range].iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-        self.touched().into_iter().flat_map(|(_, ranges)| ranges).map(squares).sum::<f64>().sqrt()
+        let ranges = self.touched().into_iter().flat_map(|(_, ranges)| ranges);
+        let pieces: Vec<&[f32]> = ranges.flat_map(|range| grads[range].chunks(CHUNK)).collect();
+        let mut sums = vec![0.0; pieces.len()];
+        self.cpu.pool().parallel_chunks(&mut sums, 1, |i, sum| sum[0] = squares(pieces[i]));
+        sums.iter().sum::<f64>().sqrt()
     }
 
     /// Scales the touched gradients down so that their norm is at most `max`; returns the norm before.
@@ -370,6 +380,16 @@ impl fmt::Debug for ParamStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ParamStore({} parameters, {} elements)", self.table.len(), self.values.shape().len())
     }
+}
+
+/// The sum of squares. A single running sum would wait for every addition before the next.
+fn squares(values: &[f32]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let mut eights = values.chunks_exact(8);
+    let square = |(lane, &v): (&mut f64, &f32)| *lane += f64::from(v) * f64::from(v);
+    (&mut eights).for_each(|eight| lanes.iter_mut().zip(eight).for_each(square));
+    lanes.iter_mut().zip(eights.remainder()).for_each(square);
+    lanes.iter().sum()
 }
 
 fn values_mut(values: &mut Tensor) -> Result<&mut [f32]> {

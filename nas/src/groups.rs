@@ -24,6 +24,13 @@ pub enum PathImages {
     Shared,
 }
 
+impl PathImages {
+    /// Whether it is what a recipe need not say.
+    pub(crate) fn is_slices(&self) -> bool {
+        *self == PathImages::Slices
+    }
+}
+
 /// One group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::groups::PathImages;
 use crate::sample::SamplerConfig;
 use crate::search::SearchConfig;
-use crate::shrink::ShrinkConfig;
+use crate::shrink::{DropRule, ShrinkConfig};
+use crate::space::Space;
 use crate::suggest;
 
 /// Everything about a run. Relative paths start at the recipe's folder.
@@ -48,11 +49,12 @@ pub struct SupernetConfig {
     /// Which paths each step trains.
     #[serde(default)]
     pub sampler: SamplerConfig,
-    /// How many paths a step trains. Left out: 1.
+    /// How many paths a step trains. Left out: as many as the sampler wants, which is 1 where it does
+    /// not care.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<usize>,
-    /// Which images of the batch each of them sees.
-    #[serde(default)]
+    /// Which images of the batch each of them sees. Left out: a slice of its own.
+    #[serde(default, skip_serializing_if = "PathImages::is_slices")]
     pub images: PathImages,
     /// Paths that run side by side at most: fewer take less memory and change no bit. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,51 +198,94 @@ impl Default for LogConfig {
 }
 
 impl SupernetConfig {
-    /// How many paths a step trains.
-    pub fn paths(&self) -> usize {
-        self.paths.unwrap_or(1)
-    }
-
     /// Paths that run side by side at most.
     pub fn paths_at_once(&self) -> usize {
         self.paths_at_once.unwrap_or(usize::MAX)
     }
 
-    fn check(&self) -> Result<()> {
-        let bad = |key: &str, value: usize, range: String| {
-            Err(Error::Setting { key: format!("supernet.{key}"), value: value.to_string(), range })
+    /// How many paths a step trains in `space`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the sampler does not serve the space or wants another number, or if the
+    /// batch cannot be divided by it.
+    pub fn paths(&self, space: &Space) -> Result<usize> {
+        let paths = match (self.paths, self.sampler.paths(space)?) {
+            (Some(given), Some(wanted)) if given != wanted => {
+                let range = format!(
+                    "{wanted}, the candidates of a slot of {}: the sampler takes each once a step",
+                    space.name()
+                );
+                return Err(setting("paths", given, range));
+            }
+            (given, wanted) => wanted.or(given).unwrap_or(1),
         };
+        self.divide(paths)?;
+        Ok(paths)
+    }
+
+    fn check(&self) -> Result<()> {
         self.train.check("supernet.train")?;
         self.sampler.check()?;
-        let (paths, batch) = (self.paths(), self.train.batch);
-        if !(1..=1024).contains(&paths) {
-            return bad("paths", paths, "1 to 1,024".into());
-        }
         if self.paths_at_once == Some(0) {
-            return bad("paths-at-once", 0, "1 or more".into());
+            return Err(setting("paths-at-once", 0, "1 or more".into()));
+        }
+        self.paths.map_or(Ok(()), |paths| self.divide(paths))
+    }
+
+    /// Checks what can be known of the space that shrinking leaves.
+    fn check_after(&self, shrink: &ShrinkConfig) -> Result<()> {
+        if self.sampler != SamplerConfig::Fair {
+            return Ok(());
+        }
+        if shrink.drop != DropRule::OnePerSlot {
+            return Err(Error::Setting {
+                key: "shrink.drop".into(),
+                value: format!("{:?}", shrink.drop),
+                range: "{ kind = \"one-per-slot\" }: the sampler \"fair\" needs slots with equally many \
+                        candidates"
+                    .into(),
+            });
+        }
+        match self.paths {
+            Some(paths) => {
+                Err(setting("paths", paths, "left out: shrinking changes how many there are".into()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that `paths` paths can share a batch.
+    fn divide(&self, paths: usize) -> Result<()> {
+        let batch = self.train.batch;
+        if !(1..=1024).contains(&paths) {
+            return Err(setting("paths", paths, "1 to 1,024".into()));
         }
         if self.images == PathImages::Shared {
             return Ok(());
         }
         if !batch.is_multiple_of(paths) {
             let range = format!(
-                "a divisor of supernet.train.batch = {batch}: every path has a slice of the batch; or set \
+                "a divisor of supernet.train.batch = {batch}, of which every path has a slice; or set \
                  supernet.images = \"shared\" to show all images to every path"
             );
-            return bad("paths", paths, range);
+            return Err(setting("paths", paths, range));
         }
         let slice = batch / paths;
         match self.train.bn_batch {
             Some(images) if !slice.is_multiple_of(images) => {
                 let range = format!(
-                    "a divisor of the {slice} images that each of {paths} paths has of a batch of {batch}: \
-                     batch norm sees the images of one path alone"
+                    "a divisor of {slice}, the images that each of {paths} paths has of a batch of {batch}"
                 );
-                bad("train.bn-batch", images, range)
+                Err(setting("train.bn-batch", images, range))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// A number under `supernet` that is out of its range.
+fn setting(key: &str, value: usize, range: String) -> Error {
+    Error::Setting { key: format!("supernet.{key}"), value: value.to_string(), range }
 }
 
 impl TrainConfig {
@@ -369,7 +414,10 @@ impl Recipe {
     /// # Errors
     /// [`Error::Setting`] with the key.
     pub fn check(&self) -> Result<()> {
-        self.shrink.as_ref().map_or(Ok(()), ShrinkConfig::check)?;
+        if let Some(shrink) = &self.shrink {
+            shrink.check()?;
+            self.supernet.check_after(shrink)?;
+        }
         self.supernet.check()?;
         self.retrain.train.check("retrain.train")?;
         self.search.check()?;

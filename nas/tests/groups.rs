@@ -15,7 +15,7 @@ use nas::groups::{PathImages, Step, Table};
 use nas::journal::Journal;
 use nas::model::{Context, DropoutGroup, DropoutSite, Model, NormId, NormParams, Norms};
 use nas::recipe::{LogConfig, TrainConfig};
-use nas::sample::{Sampler, Uniform};
+use nas::sample::{Fair, Sampler, Uniform};
 use nas::train::{self, Job, Session};
 use nas::{Arch, Space};
 
@@ -276,8 +276,17 @@ fn loader(view: &View) -> Loader {
     Loader::new(view.clone(), pipeline, Pass::Train, 3, options).unwrap()
 }
 
-/// Weights and momenta after `steps` steps of the trainer.
-fn trained(space: &Space, view: &View, images: PathImages, at_once: usize, threads: usize) -> [Vec<u32>; 2] {
+/// Four paths a step of a sampler, over the same images or slices of them.
+struct Method<'a> {
+    space: &'a Space,
+    view: &'a View,
+    sampler: &'a dyn Sampler,
+    images: PathImages,
+}
+
+/// What eight steps of the trainer leave.
+fn trained(method: &Method<'_>, at_once: usize, threads: usize) -> (Model, Session) {
+    let Method { space, view, sampler, images } = *method;
     let folder = tempfile::tempdir().unwrap();
     let (cpu, config): (_, TrainConfig) = (Cpu::new(threads).unwrap(), toml::from_str(TRAIN).unwrap());
     let model = Model::new(space, NormParams::Supernet).unwrap();
@@ -286,7 +295,7 @@ fn trained(space: &Space, view: &View, images: PathImages, at_once: usize, threa
         stage: Stage::TrainSupernet,
         subject: "supernet",
         model: &model,
-        paths: &|step| (0..4).map(|number| Uniform.path(space, &rng, step, number)).collect(),
+        paths: &|step| (0..4).map(|number| sampler.path(space, &rng, step, number)).collect(),
         path_images: images,
         at_once,
         config: &config,
@@ -300,11 +309,17 @@ fn trained(space: &Space, view: &View, images: PathImages, at_once: usize, threa
     let mut journal = Journal::open(&folder.path().join("events.jsonl"), Vec::new()).unwrap();
     let mut session = Session::new(&job, &cpu).unwrap();
     train::train(&job, &mut session, &mut loader(view), &checkpoints, &mut journal).unwrap();
-    [session.store.values(), session.sgd.momenta()].map(|v| v.iter().map(|v| v.to_bits()).collect())
+    (model, session)
+}
+
+/// Weights and momenta.
+fn bits(store: &ParamStore, sgd: &Sgd) -> [Vec<u32>; 2] {
+    [store.values(), sgd.momenta()].map(|v| v.iter().map(|v| v.to_bits()).collect())
 }
 
 /// The same by hand: single passes of one path after another, then one update.
-fn by_hand(space: &Space, view: &View, images: PathImages) -> [Vec<u32>; 2] {
+fn by_hand(method: &Method<'_>) -> [Vec<u32>; 2] {
+    let Method { space, view, sampler, images } = *method;
     let (cpu, config): (_, TrainConfig) = (Cpu::new(1).unwrap(), toml::from_str(TRAIN).unwrap());
     let model = Model::new(space, NormParams::Supernet).unwrap();
     let mut store = model.init(&cpu, &Rng::new(3, "init")).unwrap();
@@ -325,7 +340,7 @@ fn by_hand(space: &Space, view: &View, images: PathImages) -> [Vec<u32>; 2] {
             let labels: Vec<i32> = batch.labels[of.clone()].iter().map(|&l| l as i32).collect();
             let truth = tape.constant(Tensor::from_slice(&cpu, [of.len()], &labels).unwrap());
             let norms = Norms::Batch(&mut Vec::new());
-            let arch = Uniform.path(space, &rng, step, number as u32);
+            let arch = sampler.path(space, &rng, step, number as u32);
             let mut cx = Context { tape: &mut tape, store: &store, norms, dropout: None };
             let logits = model.forward(&mut cx, &arch, &x).unwrap();
             let op = ops::SoftmaxCrossEntropy { smoothing: config.label_smoothing };
@@ -336,18 +351,83 @@ fn by_hand(space: &Space, view: &View, images: PathImages) -> [Vec<u32>; 2] {
         store.clip_grad_norm(2.0).unwrap();
         sgd.step(&mut store, schedule.at(step)).unwrap();
     }
-    [store.values(), sgd.momenta()].map(|v| v.iter().map(|v| v.to_bits()).collect())
+    bits(&store, &sgd)
+}
+
+fn noise() -> View {
+    View::all(Arc::new(Noise { classes: (0..10).map(|c| c.to_string()).collect() }))
+}
+
+/// `quickstart` without its skips: four candidates in every slot.
+fn even() -> Space {
+    let space = small("quickstart", 12);
+    let slots = space.slots().iter().enumerate();
+    let skips: Vec<(usize, usize)> = slots
+        .filter_map(|(s, slot)| Some((s, slot.choices.iter().position(|c| c.label == "skip")?)))
+        .collect();
+    space.without(&skips).unwrap()
 }
 
 #[test]
 fn the_trainer_adds_the_gradients_of_all_paths_and_updates_once() {
-    let space = small("quickstart", 12);
-    let view = View::all(Arc::new(Noise { classes: (0..10).map(|c| c.to_string()).collect() }));
+    let (space, view) = (small("quickstart", 12), noise());
     for images in [PathImages::Slices, PathImages::Shared] {
-        let want = by_hand(&space, &view, images);
+        let method = Method { space: &space, view: &view, sampler: &Uniform, images };
+        let want = by_hand(&method);
         for (at_once, threads) in [(1, 1), (usize::MAX, 2), (3, 3), (4, 4)] {
-            let got = trained(&space, &view, images, at_once, threads);
+            let (_, session) = trained(&method, at_once, threads);
+            let got = bits(&session.store, &session.sgd);
             assert!(got == want, "{images:?}, {at_once} at once, {threads} threads");
         }
     }
+}
+
+#[test]
+fn fairnas_trains_every_candidate_in_every_step_and_equals_single_passes() {
+    let (space, view) = (even(), noise());
+    let method = Method { space: &space, view: &view, sampler: &Fair, images: PathImages::Shared };
+    let (model, session) = trained(&method, usize::MAX, 2);
+    assert_eq!(bits(&session.store, &session.sgd), by_hand(&method));
+    assert_eq!(model.space().slots().len(), 8);
+    assert!(session.store.ids().all(|id| session.sgd.steps(id) == 8), "8 steps, 8 updates of everything");
+}
+
+#[test]
+fn strict_fairness_takes_every_candidate_of_a_slot_once_a_step() {
+    for name in ["nas-bench-macro", "spos-shufflenet"] {
+        let space = Space::load(name).unwrap();
+        let (rng, paths) = (Rng::new(0, "path"), Fair::paths(&space).unwrap());
+        assert_eq!(paths, space.slots()[0].choices.len());
+        let mut firsts = vec![vec![0u32; paths]; space.slots().len()];
+        for step in 0..600 {
+            let archs: Vec<Arch> = (0..paths as u32).map(|n| Fair.path(&space, &rng, step, n)).collect();
+            for (slot, firsts) in firsts.iter_mut().enumerate() {
+                let mut taken: Vec<usize> = archs.iter().map(|arch| arch.choice(slot).unwrap()).collect();
+                firsts[taken[0]] += 1;
+                taken.sort_unstable();
+                assert_eq!(taken, (0..paths).collect::<Vec<_>>(), "{name}, step {step}, slot {slot}");
+            }
+        }
+        // Permutations are uniform, and those of two slots independent.
+        let even = |count: u32, of: f64| (f64::from(count) - of).abs() < 5.0 * of.sqrt();
+        assert!(firsts.iter().flatten().all(|&n| even(n, 600.0 / paths as f64)), "{firsts:?}");
+        let agree = (0..600).filter(|&step| {
+            let arch = Fair.path(&space, &rng, step, 0);
+            arch.choice(0) == arch.choice(1)
+        });
+        assert!(even(agree.count() as u32, 600.0 / paths as f64));
+    }
+}
+
+#[test]
+fn strict_fairness_needs_equally_many_candidates_everywhere() {
+    let error = Fair::paths(&Space::load("quickstart").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("stage1.slot1 has 5, stage2.slot1 has 4"), "{error}");
+    // A slot with one candidate left has it in every path.
+    let even = even();
+    let single = even.without(&[(3, 0), (3, 1), (3, 2)]).unwrap();
+    assert_eq!((Fair::paths(&even).unwrap(), Fair::paths(&single).unwrap()), (4, 4));
+    let rng = Rng::new(0, "path");
+    assert!((0..4).all(|n| Fair.path(&single, &rng, 0, n).choice(3) == Some(0)));
+    assert_eq!(Fair::paths(&single.only(&single.first()).unwrap()).unwrap(), 1);
 }

@@ -53,11 +53,12 @@ impl Groups {
         archs.truncate(archs.len() / count * count);
         let at_once = self.at_once.unwrap_or(usize::MAX);
         let (mut whole, mut sliced, mut ratios) = (vec![], vec![], vec![]);
-        for i in 0..c.warmup + c.steps {
+        let steps = c.steps.next_multiple_of(count);
+        for i in 0..c.warmup + steps {
             // A set of paths lasts `count` pairs, in which every path has every slice once.
-            let set = &archs[i / count * count % archs.len()..][..count];
-            let mut turned = set.to_vec();
-            turned.rotate_left(i % count);
+            let at = if i < c.warmup { i } else { i - c.warmup };
+            let mut turned = archs[at / count * count % archs.len()..][..count].to_vec();
+            turned.rotate_left(at % count);
             let pair = [
                 trainer.step(&turned[..1], PathImages::Slices, usize::MAX)?,
                 trainer.step(&turned, PathImages::Slices, at_once)?,

@@ -140,7 +140,9 @@ impl Sgd {
                 *g = 0.0;
             }
         });
-        store.clear_touched()
+        // Their gradients are zero already.
+        store.forget_touched();
+        Ok(())
     }
 }
 

@@ -256,6 +256,7 @@ pub fn run(
     let data = recipe.data.open(base, recipe.seed)?;
     let space = fit(space, &recipe, &data)?;
     recipe.search.constraint.check(&space)?;
+    recipe.supernet.paths(&space)?;
     match &recipe.shrink {
         Some(config) => config.constraint.check(&space)?,
         None if options.until == Stage::Shrink => {

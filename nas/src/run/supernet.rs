@@ -52,7 +52,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
     let sampler = recipe.supernet.sampler.build();
     let paths = Rng::new(recipe.seed, "path");
-    let count = recipe.supernet.paths() as u32;
+    let count = recipe.supernet.paths(space)? as u32;
     let job = Job {
         stage: Stage::TrainSupernet,
         subject: "supernet",

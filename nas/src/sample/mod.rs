@@ -1,11 +1,13 @@
 //! Which paths each training step takes.
 
+mod fair;
 mod macs_bins;
 mod uniform;
 
 use engine::Rng;
 use serde::{Deserialize, Serialize};
 
+pub use fair::Fair;
 pub use macs_bins::MacsBins;
 pub use uniform::Uniform;
 
@@ -28,6 +30,8 @@ pub enum SamplerConfig {
     Uniform,
     /// A bin of multiply-adds first, then a uniform path within it (SPOS, released code).
     MacsBins(MacsBins),
+    /// Every candidate once a step: as many paths as a slot has candidates (FairNAS, strict fairness).
+    Fair,
 }
 
 impl SamplerConfig {
@@ -37,7 +41,7 @@ impl SamplerConfig {
     /// [`crate::Error::Setting`].
     pub fn check(&self) -> Result<()> {
         match self {
-            SamplerConfig::Uniform => Ok(()),
+            SamplerConfig::Uniform | SamplerConfig::Fair => Ok(()),
             SamplerConfig::MacsBins(bins) => bins.check(),
         }
     }
@@ -47,11 +51,23 @@ impl SamplerConfig {
         match self {
             SamplerConfig::Uniform => Box::new(Uniform),
             SamplerConfig::MacsBins(bins) => Box::new(bins.clone()),
+            SamplerConfig::Fair => Box::new(Fair),
+        }
+    }
+
+    /// How many paths a step must have, if the sampler leaves no choice.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for a space that the sampler does not serve.
+    pub fn paths(&self, space: &Space) -> Result<Option<usize>> {
+        match self {
+            SamplerConfig::Uniform | SamplerConfig::MacsBins(_) => Ok(None),
+            SamplerConfig::Fair => Fair::paths(space).map(Some),
         }
     }
 }
 
-/// The draws of path `number` of step `step`.
+/// The draws of path (or slot) `number` of step `step`.
 fn draws(rng: &Rng, step: u64, number: u32) -> engine::rng::Draws {
     rng.at((step >> 32) as u32, step as u32, number)
 }
