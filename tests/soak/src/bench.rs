@@ -107,6 +107,9 @@ data.normalise = { kind = "mean-std", mean = [0.4], std = [0.3] }
 data.augment = { crop = { kind = "pad-and-crop", size = 12, padding = 1 } }
 data.eval = { crop = { kind = "centre", resize = 12, size = 12 } }
 
+[supernet]
+paths = 2
+
 [supernet.train]
 epochs = 6
 batch = 20
