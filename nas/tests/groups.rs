@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,7 +15,7 @@ use nas::event::Stage;
 use nas::groups::{PathImages, Step, Table};
 use nas::journal::Journal;
 use nas::model::{Context, DropoutGroup, DropoutSite, Model, NormId, NormParams, Norms};
-use nas::recipe::{LogConfig, TrainConfig};
+use nas::recipe::{LogConfig, Recipe, TrainConfig};
 use nas::sample::{Fair, Sampler, Uniform};
 use nas::train::{self, Job, Session};
 use nas::{Arch, Space};
@@ -430,4 +431,23 @@ fn strict_fairness_needs_equally_many_candidates_everywhere() {
     let rng = Rng::new(0, "path");
     assert!((0..4).all(|n| Fair.path(&single, &rng, 0, n).choice(3) == Some(0)));
     assert_eq!(Fair::paths(&single.only(&single.first()).unwrap()).unwrap(), 1);
+}
+
+#[test]
+fn the_recipe_of_fairnas_has_a_path_for_every_candidate() {
+    let text = include_str!("../../recipes/imagenet/fairnas.toml");
+    let read = |text: &str| Recipe::parse(text, Path::new("fairnas.toml"), &[]);
+    let recipe = read(text).unwrap();
+    let space = Space::load(&recipe.space).unwrap();
+    assert_eq!(recipe.supernet.paths(&space).unwrap(), 6);
+    assert_eq!((recipe.supernet.images, recipe.supernet.paths_at_once()), (PathImages::Shared, 1));
+    // What does not fit is said before anything runs.
+    let other = read(&text.replace("paths-at-once = 1", "paths = 4")).unwrap();
+    let error = other.supernet.paths(&space).unwrap_err().to_string();
+    assert!(error.contains("supernet.paths") && error.contains("6, the candidates of a slot"), "{error}");
+    let sliced = read(&text.replace("images = \"shared\"", "")).unwrap();
+    let error = sliced.supernet.paths(&space).unwrap_err().to_string();
+    assert!(error.contains("a divisor of supernet.train.batch = 256"), "{error}");
+    // Written out and read again it is the same recipe.
+    assert_eq!(read(&recipe.to_toml().unwrap()).unwrap(), recipe);
 }
