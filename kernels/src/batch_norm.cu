@@ -1,0 +1,57 @@
+// Batch norm between passes: partial moments to statistics, scale and shift.
+#include "common.cuh"
+
+struct Finalise {
+    int partials, c;
+    float eps;
+};
+
+// A block per 32 channels, a lane per channel; warp i takes the partials i, i + 8, …, and warps are added in ascending
+// order. First the mean about the first partial's, then the squared deviations about that mean: a sum of squares about
+// zero would lose everything at |mean| = 1,000 deviations. The variance is the biased one.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_finalise(
+    const float2* __restrict__ moments, const float* __restrict__ counts, const float* __restrict__ gamma,
+    const float* __restrict__ beta, float* __restrict__ scale, float* __restrict__ shift, float* __restrict__ mean,
+    float* __restrict__ variance, Finalise d) {
+    __shared__ float part[2][8][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = blockIdx.x * 32 + lane;
+    const bool mine = c < d.c;
+    const float pivot = mine ? moments[c].x : 0.0f;
+    float n = 0.0f, sum = 0.0f;
+    if (mine)
+        for (int p = warp; p < d.partials; p += 8) {
+            const float count = counts[p];
+            n += count;
+            sum = fmaf(count, moments[(long long)p * d.c + c].x - pivot, sum);
+        }
+    part[0][warp][lane] = n;
+    part[1][warp][lane] = sum;
+    __syncthreads();
+    n = sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) n += part[0][i][lane], sum += part[1][i][lane];
+    const float m = pivot + sum / n;
+    float m2 = 0.0f;
+    if (mine)
+        for (int p = warp; p < d.partials; p += 8) {
+            const float2 v = moments[(long long)p * d.c + c];
+            const float away = v.x - m;
+            m2 += fmaf(counts[p] * away, away, v.y);
+        }
+    // The sums of the first pass have been read by everyone.
+    __syncthreads();
+    part[0][warp][lane] = m2;
+    __syncthreads();
+    if (warp == 0 && mine) {
+        m2 = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) m2 += part[0][i][lane];
+        const float var = m2 / n;
+        // sqrt and division are the exact ones: this is once per channel.
+        const float s = (gamma ? gamma[c] : 1.0f) / sqrtf(var + d.eps);
+        scale[c] = s;
+        shift[c] = fmaf(-m, s, beta ? beta[c] : 0.0f);
+        mean[c] = m;
+        variance[c] = var;
+    }
+}

@@ -1,0 +1,5 @@
+// Depthwise convolution, forward, 3x3: see the header.
+#include "depthwise_forward.cuh"
+
+EACH_TYPE(3, 1)
+EACH_TYPE(3, 2)

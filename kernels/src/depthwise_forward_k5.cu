@@ -1,0 +1,5 @@
+// Depthwise convolution, forward, 5x5: see the header.
+#include "depthwise_forward.cuh"
+
+EACH_TYPE(5, 1)
+EACH_TYPE(5, 2)

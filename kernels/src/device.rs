@@ -1,0 +1,268 @@
+//! Modules and functions of a device, and borrowed ranges of its memory.
+//!
+//! Streams are ordered by the caller: a launch neither waits for events nor records any.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, sys,
+};
+
+use crate::error::{KernelError, Result};
+
+/// Shared memory that a launch gets without asking, in bytes.
+const PLAIN_SHARED: u32 = 48 << 10;
+
+/// Type of elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// Brain float: the upper half of an f32.
+    Bf16,
+    /// 32-bit integer.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+
+    /// The part of a kernel's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::I32 => "i32",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The function after an affine map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// The identity.
+    None,
+    /// `max(u, 0)`.
+    Relu,
+    /// `min(max(u, 0), 6)`.
+    Relu6,
+    /// `u * relu6(u + 3) / 6`.
+    HSwish,
+    /// `u * sigmoid(u)`.
+    Swish,
+}
+
+impl Act {
+    /// Every activation.
+    pub const ALL: [Act; 5] = [Act::None, Act::Relu, Act::Relu6, Act::HSwish, Act::Swish];
+
+    /// The kernel's variant, with the bounds of its clamp.
+    pub(crate) fn variant(self) -> (&'static str, f32, f32) {
+        match self {
+            Act::None => ("clamp", f32::NEG_INFINITY, f32::INFINITY),
+            Act::Relu => ("clamp", 0.0, f32::INFINITY),
+            Act::Relu6 => ("clamp", 0.0, 6.0),
+            Act::HSwish => ("hswish", 0.0, 0.0),
+            Act::Swish => ("swish", 0.0, 0.0),
+        }
+    }
+}
+
+/// Element types of buffers.
+pub trait Element: DeviceRepr {
+    /// Its tag.
+    const DTYPE: DType;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::Bf16;
+}
+
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+
+/// Device memory that a kernel reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    address: u64,
+    len: usize,
+    dtype: DType,
+    life: PhantomData<&'a ()>,
+}
+
+impl<'a> Input<'a> {
+    /// Borrows a buffer for launches in a stream.
+    pub fn new<T: Element>(buffer: &'a impl DevicePtr<T>, stream: &'a CudaStream) -> Input<'a> {
+        let (address, _tracked) = buffer.device_ptr(stream);
+        Input { address, len: buffer.len(), dtype: T::DTYPE, life: PhantomData }
+    }
+}
+
+/// Device memory that a kernel writes.
+#[derive(Debug)]
+pub struct Output<'a>(Input<'a>);
+
+impl<'a> Output<'a> {
+    /// Borrows a buffer for launches in a stream.
+    pub fn new<T: Element>(buffer: &'a mut impl DevicePtrMut<T>, stream: &'a CudaStream) -> Output<'a> {
+        let len = buffer.len();
+        let (address, _tracked) = buffer.device_ptr_mut(stream);
+        Output(Input { address, len, dtype: T::DTYPE, life: PhantomData })
+    }
+}
+
+/// The modules of one context, loaded when a kernel of theirs is first asked for.
+#[derive(Debug)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+}
+
+impl Device {
+    /// Kernels of a context.
+    pub fn new(context: Arc<CudaContext>) -> Device {
+        Device { context, modules: Mutex::default() }
+    }
+
+    /// The kernel `name` of the image `file`, allowed to use `shared` bytes of dynamic shared memory.
+    pub(crate) fn kernel(&self, file: &Image, name: String, shared: u32) -> Result<Kernel> {
+        let failed = |what, name: &str| {
+            let name = name.to_string();
+            move |source| KernelError::Driver { what, name, source }
+        };
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = match modules.get(file.name) {
+            Some(module) => module.clone(),
+            None => {
+                let loaded =
+                    self.context.load_module(file.ptx.into()).map_err(failed("cannot load", file.name))?;
+                modules.insert(file.name, loaded.clone());
+                loaded
+            }
+        };
+        let function = module.load_function(&name).map_err(failed("cannot find", &name))?;
+        if shared > PLAIN_SHARED {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function
+                .set_attribute(attribute, shared as i32)
+                .map_err(failed("not enough shared memory for", &name))?;
+        }
+        Ok(Kernel { function, name, shared })
+    }
+}
+
+/// PTX that ships.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub name: &'static str,
+    pub ptx: &'static str,
+}
+
+/// The image made from `src/NAME.cu`.
+macro_rules! image {
+    ($name:literal) => {
+        $crate::device::Image { name: $name, ptx: include_str!(concat!("../ptx/", $name, ".ptx")) }
+    };
+}
+pub(crate) use image;
+
+/// A loaded kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    function: CudaFunction,
+    pub name: String,
+    shared: u32,
+}
+
+/// One argument of a launch.
+pub(crate) enum Arg<'a> {
+    /// Name, buffer, elements that the kernel reads.
+    In(&'static str, Input<'a>, DType, usize),
+    /// Name, buffer, elements that the kernel writes.
+    Out(&'static str, Output<'a>, DType, usize),
+    /// A null address.
+    Null,
+}
+
+impl<'a> Arg<'a> {
+    /// A buffer that may be absent.
+    pub fn perhaps(name: &'static str, buffer: Option<Input<'a>>, dtype: DType, len: usize) -> Arg<'a> {
+        buffer.map_or(Arg::Null, |b| Arg::In(name, b, dtype, len))
+    }
+}
+
+impl Kernel {
+    /// Checks the buffers and launches, with the dimensions as the last argument.
+    ///
+    /// # Safety
+    /// The kernel takes exactly these arguments and touches no more of them than is said.
+    pub unsafe fn launch<D: DeviceRepr>(
+        &self,
+        stream: &CudaStream,
+        grid: [u32; 3],
+        threads: u32,
+        args: &[Arg<'_>],
+        dims: &D,
+    ) -> Result<()> {
+        let mut addresses = [0u64; 16];
+        for (to, arg) in addresses.iter_mut().zip(args) {
+            *to = match arg {
+                Arg::In(name, buffer, dtype, len) | Arg::Out(name, Output(buffer), dtype, len) => {
+                    self.check(name, buffer, *dtype, *len)?;
+                    buffer.address
+                }
+                Arg::Null => 0,
+            };
+        }
+        let mut launch = stream.launch_builder(&self.function);
+        use cudarc::driver::PushKernelArg;
+        addresses[..args.len()].iter().for_each(|a| {
+            launch.arg(a);
+        });
+        launch.arg(dims);
+        let config =
+            LaunchConfig { grid_dim: grid.into(), block_dim: (threads, 1, 1), shared_mem_bytes: self.shared };
+        // SAFETY: the caller's promise; the sizes were checked above.
+        unsafe { launch.launch(config) }.map_err(|source| KernelError::Driver {
+            what: "cannot launch",
+            name: self.name.clone(),
+            source,
+        })?;
+        Ok(())
+    }
+
+    fn check(&self, argument: &'static str, b: &Input<'_>, dtype: DType, needed: usize) -> Result<()> {
+        let kernel = || self.name.clone();
+        if b.dtype != dtype {
+            return Err(KernelError::Type { kernel: kernel(), argument, expected: dtype, found: b.dtype });
+        }
+        if b.len < needed {
+            return Err(KernelError::TooShort { kernel: kernel(), argument, needed, found: b.len });
+        }
+        // Vectors of 16 bytes; allocations of the driver begin at multiples of 256.
+        if !b.address.is_multiple_of(16) {
+            return Err(KernelError::Alignment { kernel: kernel(), argument, address: b.address });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! CUDA kernels of a training step, written by hand: their sources (`src/*.cu`), the PTX that ships (`ptx/*.ptx`,
+//! made by one pinned compiler) and typed launches over the driver's interface.
+//!
+//! A launch is prepared once per shape ([`depthwise::Forward::new`]): that chooses the variant, the cut into blocks and
+//! the sizes of every buffer. Launching checks the buffers against those sizes, so a wrong count or kind is an error
+//! before an address goes out. Invariant: how work is cut depends on shapes alone, and sums have a fixed order without
+//! floating-point atomics: same inputs, same bits.
+//!
+//! - [`device`]: modules, functions, borrowed buffers.
+//! - [`depthwise`]: depthwise convolutions with batch norm and activation on load and statistics at the end.
+//! - [`batch_norm`]: from partial moments to scale and shift.
+//! - [`manifest`]: what the committed PTX was made from.
+
+pub mod batch_norm;
+pub mod depthwise;
+pub mod device;
+mod error;
+pub mod manifest;
+
+pub use device::{Act, DType, Device, Element, Input, Output};
+pub use error::{KernelError, Result};

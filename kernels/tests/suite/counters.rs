@@ -1,0 +1,165 @@
+//! What the kernels do to the machine, in exact integers: equal to the committed file, within the targets.
+//!
+//! A change needs a reviewed new file: run with `MONOPATH_BLESS=1` to write it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use half::bf16;
+use kernels::depthwise::{Forward, ForwardArgs, Shape};
+use kernels::{Act, Input, Output};
+use monopath_vgpu::Counters;
+use monopath_vgpu::counters::Class;
+
+use crate::depthwise::Data;
+use crate::harness::{Gpu, Kernels, Number, dtype, run_case};
+
+/// Two images of 28 x 28, one group of channels: the same per output as any number of groups.
+fn plane(k: usize, stride: usize) -> Shape {
+    Shape { n: 2, h: 28, w: 28, c: 32, k, stride }
+}
+
+fn forward<T: Number>(g: &Gpu, k: usize) {
+    for stride in [1, 2] {
+        let s = plane(k, stride);
+        let d = Data::<T>::new(&s);
+        let op = Forward::new(&g.device, s, dtype::<T>(), Act::HSwish).expect("it is there").split(2, 28);
+        let (x, w) = (g.upload(&d.x), g.upload(&d.w));
+        let (scale, shift) = (g.upload(&d.scale), g.upload(&d.shift));
+        let p = op.partials();
+        let mut y = g.empty::<T>(s.n * s.oh() * s.ow() * s.c);
+        let (mut m, mut counts) = (g.empty::<f32>(p * s.c * 2), g.empty::<f32>(p));
+        op.launch(
+            &g.stream,
+            ForwardArgs {
+                x: Input::new(&x, &g.stream),
+                affine: Some((Input::new(&scale, &g.stream), Input::new(&shift, &g.stream))),
+                w: Input::new(&w, &g.stream),
+                y: Output::new(&mut y, &g.stream),
+                moments: Output::new(&mut m, &g.stream),
+                counts: Output::new(&mut counts, &g.stream),
+            },
+        )
+        .expect("it launches");
+        g.download(&y);
+    }
+}
+
+/// Cases, small enough each.
+const CASES: [(&str, fn(&Gpu)); 6] = [
+    ("forward k3 f32", |g| forward::<f32>(g, 3)),
+    ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
+    ("forward k5 f32", |g| forward::<f32>(g, 5)),
+    ("forward k5 bf16", |g| forward::<bf16>(g, 5)),
+    ("forward k7 f32", |g| forward::<f32>(g, 7)),
+    ("forward k7 bf16", |g| forward::<bf16>(g, 7)),
+];
+
+/// Lane slots (issued warp instructions times 32) without moves, which the assembler folds.
+fn slots(c: &Counters) -> u64 {
+    let moves = c.instructions.get(&Class::Move).map_or(0, |e| e.warp);
+    32 * (c.executed().warp - moves)
+}
+
+/// Elements that a kernel's cost is stated in: outputs.
+fn elements(name: &str) -> f64 {
+    let s = plane(3, if name.contains("s1") { 1 } else { 2 });
+    (s.n * s.oh() * s.ow() * s.c) as f64
+}
+
+/// Two lines per kernel: exact integers, and what they mean per element and against the least possible.
+fn table(kernels: &Kernels) -> String {
+    let mut text = String::new();
+    for (name, k) in kernels {
+        let (c, n) = (&k.counters, elements(name));
+        let (g, s, all) = (&c.global, &c.shared, c.executed());
+        let _ = writeln!(
+            text,
+            "{name}\n  instructions {} of warps {} of lanes, slots {}, load {} requests {} sectors {} bytes {} distinct, store {} {} {} {}, \
+             shared {} wavefronts {} ideal, local {}, branches {} diverged {}, barriers {}, mma {}, atomics {}",
+            all.warp,
+            all.lane,
+            slots(c),
+            g.load_requests,
+            g.load_sectors,
+            g.load_bytes,
+            g.compulsory_load_bytes,
+            g.store_requests,
+            g.store_sectors,
+            g.store_bytes,
+            g.compulsory_store_bytes,
+            s.load_wavefronts + s.store_wavefronts,
+            s.load_ideal + s.store_ideal,
+            c.local_requests,
+            c.branches,
+            c.divergent_branches,
+            c.barriers,
+            c.mma,
+            c.atomics,
+        );
+        let least = (g.compulsory_load_bytes + g.compulsory_store_bytes) as f64;
+        let _ = writeln!(
+            text,
+            "  per element {:.1} slots ({:.1} with moves); requested / least {:.3}, sectors / ideal {:.2} {:.2}, wavefronts / ideal {:.2}",
+            slots(c) as f64 / n,
+            32.0 * all.warp as f64 / n,
+            (g.load_bytes + g.store_bytes) as f64 / least,
+            32.0 * g.load_sectors as f64 / g.load_bytes as f64,
+            32.0 * g.store_sectors as f64 / g.store_bytes as f64,
+            (s.load_wavefronts + s.store_wavefronts) as f64 / (s.load_ideal + s.store_ideal) as f64,
+        );
+    }
+    text
+}
+
+/// Lane slots per element that a kernel may cost.
+const SLOTS: [(&str, f64); 12] = [
+    ("depthwise_conv2d_fwd_k3s1_bf16", 34.0),
+    ("depthwise_conv2d_fwd_k5s1_bf16", 53.0),
+    ("depthwise_conv2d_fwd_k7s1_bf16", 82.0),
+    ("depthwise_conv2d_fwd_k3s1_f32", 33.0),
+    ("depthwise_conv2d_fwd_k5s1_f32", 52.0),
+    ("depthwise_conv2d_fwd_k7s1_f32", 81.0),
+    ("depthwise_conv2d_fwd_k3s2_bf16", 70.0),
+    ("depthwise_conv2d_fwd_k5s2_bf16", 104.0),
+    ("depthwise_conv2d_fwd_k7s2_bf16", 140.0),
+    ("depthwise_conv2d_fwd_k3s2_f32", 70.0),
+    ("depthwise_conv2d_fwd_k5s2_f32", 104.0),
+    ("depthwise_conv2d_fwd_k7s2_f32", 141.0),
+];
+
+#[test]
+fn counters_are_those_of_the_golden_file() {
+    let own = concat!(module_path!(), "::counters_are_those_of_the_golden_file");
+    let mut all = Kernels::new();
+    for (case, body) in CASES {
+        all.extend(run_case(own, case, body).unwrap_or_default());
+    }
+    if all.is_empty() {
+        // The child has done its case.
+        return;
+    }
+    for (name, k) in &all {
+        let (_, limit) =
+            SLOTS.iter().find(|(start, _)| name.starts_with(start)).expect("every kernel here has a limit");
+        let (c, n) = (&k.counters, elements(name));
+        let cost = slots(c) as f64 / n;
+        assert!(cost <= *limit, "{name}: {cost:.2} slots per element");
+        assert_eq!((c.local_requests, c.atomics), (0, 0), "{name}");
+        let (g, s) = (&c.global, &c.shared);
+        assert!(32 * g.load_sectors * 100 <= 105 * g.load_bytes, "{name}: sectors of loads");
+        assert!(32 * g.store_sectors * 100 <= 105 * g.store_bytes, "{name}: sectors of stores");
+        let (wavefronts, ideal) = (s.load_wavefronts + s.store_wavefronts, s.load_ideal + s.store_ideal);
+        assert!(wavefronts * 10 <= 12 * ideal, "{name}: {wavefronts} wavefronts for {ideal}");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/golden.txt");
+    let now = table(&all);
+    if std::env::var_os("MONOPATH_BLESS").is_some() {
+        std::fs::write(&path, &now).expect("the folder is writable");
+    }
+    let golden = std::fs::read_to_string(&path).expect("the golden file is committed");
+    for (have, want) in now.lines().zip(golden.lines()) {
+        assert_eq!(have, want);
+    }
+    assert_eq!(now, golden);
+}
