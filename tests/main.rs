@@ -5,9 +5,13 @@
 //! | `cli` | every command end to end, and how bad input is answered |
 //! | `data_cli` | a packed set gives the bits of its source, and damage is found and named |
 //! | `resume` | kills, failing system calls and full disks change no bit of the result |
+//! | `recipes` | the recipes for ImageNet run for a few steps on small images |
+//! | `shrink` | shrinking and ranking as commands; kills while shrinking change no bit |
 //! | `tidy` | house rules that the compiler does not know |
 
 mod cli;
 mod data_cli;
+mod recipes;
 mod resume;
+mod shrink;
 mod tidy;

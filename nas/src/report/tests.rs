@@ -1,7 +1,9 @@
 //! Reports from runs that never were: whole, partial, hostile, huge.
 
 use super::*;
+use crate::event::Dropped;
 use crate::outcome::{Network, RandomNetworks};
+use crate::rank::{Metric, Point};
 
 const HOSTILE: &str = r#"<script>alert("x")</script> & 'y' ]]> \u{0} é"#;
 
@@ -299,4 +301,53 @@ fn thousands_of_candidates_and_steps_stay_below_a_megabyte() {
     let page = html(&run.input());
     check(&page);
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
+}
+
+#[test]
+fn shrinking_and_ranking_are_told() {
+    let mut run = Run::new(5);
+    let hostile = HOSTILE.replace("\\u{0}", "\u{0}");
+    train(&mut run.events, Stage::Shrink, "shrink", 100, 0.5);
+    let round = |round: u64, networks: &str, score| Event::Shrunk {
+        round,
+        step: 10 * round,
+        networks: networks.into(),
+        left: 20,
+        dropped: vec![Dropped { slot: "stage1.slot1".into(), label: hostile.clone(), score }],
+    };
+    // A round that a resumed run tells again counts once.
+    run.events.extend([
+        round(1, "221464", Some(0.5)),
+        round(2, "7", None),
+        round(2, "4242", Some(0.75)),
+        round(3, &hostile, Some(f64::NAN)),
+    ]);
+    let point = |i: u32| Point { arch: hostile.clone(), score: 0.1 * f64::from(i), truth: 90.0 + f64::from(i) };
+    let mut ranking = Ranking {
+        metric: Metric::Accuracy,
+        space: hostile.clone(),
+        n: 12,
+        tau_b: Some(0.61234),
+        spearman: Some(0.7),
+        p_at_10: Some(0.9),
+        p_at_50: None,
+        interval_95: Some([0.55, 0.66]),
+        macs_tau_b: Some(0.546),
+        params_tau_b: None,
+        ceiling: None,
+        seed: 0,
+        seconds: 1.0,
+        points: (0..12).map(point).collect(),
+    };
+    let first = ranking.clone();
+    ranking.metric = Metric::Angle;
+    ranking.points.clear();
+    let page = html(&Input { rankings: &[first, ranking], ..run.input() });
+    check(&page);
+    for text in ["<h2>Shrinking</h2>", "<h2>Ranking</h2>", "0.612", "0.550 to 0.660", "0.7500", "held-out accuracy with"] {
+        assert!(page.contains(text), "{text}");
+    }
+    assert_eq!(page.matches("<td class=\"text\">stage1.slot1</td>").count(), 3, "three rounds");
+    let without = html(&Run::new(5).input());
+    assert!(!without.contains("<h2>Shrinking</h2>") && !without.contains("<h2>Ranking</h2>"));
 }

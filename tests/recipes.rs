@@ -1,0 +1,92 @@
+//! The recipes for ImageNet, each from shrinking to a tested network in a few steps on small images.
+
+use std::path::Path;
+
+use engine::Rng;
+use soak::Bench;
+
+/// Folders of PNG images: two classes, which differ in colour.
+fn images(folder: &Path, per_class: usize) {
+    for (class, name) in ["n01", "n02"].iter().enumerate() {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..per_class {
+            let mut draws = Rng::new(class as u64, "pixels").at(0, 0, i as u32);
+            let pixels: Vec<u8> = (0..36 * 36 * 3)
+                .map(|p| (draws.below(120) + if p % 3 == class { 120 } else { 0 }) as u8)
+                .collect();
+            let file = std::fs::File::create(folder.join(format!("{i}.png"))).unwrap();
+            let mut encoder = png::Encoder::new(file, 36, 36);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        }
+    }
+}
+
+/// What makes a recipe for 1.2 million images one for twelve.
+const SMALL: [&str; 22] = [
+    "data.train.path=train",
+    "data.test.path=test",
+    "data.val-per-class=2",
+    "data.workers=1",
+    "data.augment.crop.size=32",
+    "data.eval.crop.size=32",
+    "data.eval.crop.resize=32",
+    "supernet.train.epochs=1",
+    "supernet.train.batch=4",
+    "supernet.train.bn-batch=2",
+    "supernet.train.lr=0.001",
+    "search.calibration-images=4",
+    "search.calibration-batch=2",
+    "search.eval-batch=2",
+    "search.algorithm={ kind = \"evolution\", population = 2, rounds = 1, parents = 1, crossover = 1, mutation = 1 }",
+    "retrain.random-networks=1",
+    "retrain.largest=false",
+    "retrain.train.epochs=1",
+    "retrain.train.batch=4",
+    "retrain.train.bn-batch=2",
+    "retrain.train.lr=0.001",
+    "log.steps=1",
+];
+
+const SHRINK: [&str; 7] = [
+    "shrink.train.epochs=1",
+    "shrink.train.batch=4",
+    "shrink.train.bn-batch=2",
+    "shrink.train.lr=0.001",
+    "shrink.first-epochs=1",
+    "shrink.later-epochs=1",
+    "shrink.children=5",
+];
+
+/// Runs a recipe as it is but for sizes and times.
+fn goes(name: &str, sets: &[&str]) -> serde_json::Value {
+    let bench = Bench::new();
+    images(&bench.path("train"), 6);
+    images(&bench.path("test"), 2);
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/imagenet").join(name);
+    // Paths in a recipe start at its folder.
+    std::fs::copy(recipe, bench.path(name)).unwrap();
+    let mut args = vec!["run", name, "--out", "run", "--json"];
+    SMALL.iter().chain(sets).for_each(|set| args.extend(["--set", set]));
+    let outcome = serde_json::from_str(&bench.ok(&args)).unwrap();
+    if !sets.is_empty() {
+        let space = nas::Space::load(bench.path("run").join("shrunk.toml").to_str().unwrap()).unwrap();
+        assert!(space.size().unwrap() <= 1_000_000, "{}", space.table());
+    }
+    outcome
+}
+
+#[test]
+fn spos_goes() {
+    // 32 instead of 224 pixels a side: a 49th of the multiply-adds.
+    let outcome = goes("spos.toml", &[]);
+    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn spos_after_shrinking_goes() {
+    let sets: Vec<&str> = SHRINK.to_vec();
+    let outcome = goes("spos-abs.toml", &sets);
+    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
+}

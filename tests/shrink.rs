@@ -1,0 +1,234 @@
+//! Shrinking and ranking as commands.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use engine::Rng;
+use nas::Space;
+use serde_json::Value;
+use soak::Bench;
+
+/// The tiny recipe with a stage that shrinks: 250,000 networks to at most 5,000, five candidates a round.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let tiny = std::fs::read_to_string(bench.path("tiny.toml")).unwrap();
+    let tiny = tiny.replace("constraint = { max-macs = 600_000 }", "");
+    std::fs::write(bench.path("shrink.toml"), format!("{tiny}{SHRINK}")).unwrap();
+    bench
+}
+
+const SHRINK: &str = r#"
+[shrink]
+size-limit = 5_000
+drop = { kind = "lowest", n = 4 }
+children = 40
+first-epochs = 3
+later-epochs = 1
+reset-after = 6
+
+[shrink.train]
+epochs = 5
+batch = 20
+lr = 0.05
+decay = { kind = "linear", end = 0.01 }
+"#;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The rounds without times.
+fn rounds(run: &Path) -> String {
+    json(&read(&run.join("shrink.json")))["rounds"].to_string()
+}
+
+#[test]
+fn what_shrinking_leaves_is_the_space_of_all_that_follows() {
+    let bench = bench();
+    bench.ok(&["run", "shrink.toml", "--out", "run", "--threads", "2"]);
+    let run = bench.path("run");
+    let shrunk = run.join("shrunk.toml");
+    let count = json(&bench.ok(&["space", "count", shrunk.to_str().unwrap(), "--json"]));
+    let networks: u64 = count["networks"].as_str().unwrap().parse().unwrap();
+    assert!((1..=5_000).contains(&networks), "{networks}");
+
+    // The found network is of that space, and the supernet holds no weight of what was dropped.
+    let arch = run.join("arch.json");
+    let count = ["count", "--space", shrunk.to_str().unwrap(), "--arch", arch.to_str().unwrap()];
+    bench.ok(&count);
+    let state = json(&read(&run.join("shrink.json")));
+    let rounds = state["rounds"].as_array().unwrap();
+    assert_eq!(rounds.last().unwrap()["networks"].as_str().unwrap().parse::<u64>().unwrap(), networks);
+    assert!(rounds.iter().filter(|r| r["reset"] == true).count() == 1, "the base moves once");
+    let steps: Vec<u64> = rounds.iter().map(|r| r["step"].as_u64().unwrap()).collect();
+    let want: Vec<u64> = (0..steps.len() as u64).map(|i| 5 * (3 + i)).collect();
+    assert_eq!(steps, want, "three epochs of five steps, then one each");
+    let supernet = run.join("supernet.safetensors");
+    let supernet =
+        nas::checkpoint::Archive::from_bytes(&std::fs::read(&supernet).unwrap(), &supernet).unwrap();
+    for round in rounds {
+        let dropped: Vec<&Value> =
+            round["operators"].as_array().unwrap().iter().filter(|o| o["dropped"] == true).collect();
+        assert_eq!(dropped.len(), 4);
+        for operator in dropped {
+            let prefix = format!(
+                "weights.{}.{}.",
+                operator["slot"].as_str().unwrap(),
+                operator["label"].as_str().unwrap()
+            );
+            assert!(supernet.floats.keys().all(|name| !name.starts_with(&prefix)), "{prefix}");
+            assert!(operator["score"].as_f64().unwrap() >= 0.0);
+        }
+    }
+    let report = read(&run.join("report.html"));
+    assert!(report.contains("<h2>Shrinking</h2>") && report.contains("What was dropped"), "{report}");
+    assert!(!run.join("shrink-base.safetensors").exists());
+
+    // Alone it leaves the same.
+    bench.ok(&["shrink", "shrink.toml", "--out", "alone", "--threads", "1"]);
+    assert_eq!(read(&bench.path("alone").join("shrunk.toml")), read(&shrunk));
+    assert!(!bench.path("alone").join("supernet.safetensors").exists());
+    bench.ok(&["shrink", "shrink.toml", "--out", "alone", "--resume"]);
+    assert_eq!(self::rounds(&bench.path("alone")), self::rounds(&run));
+}
+
+#[test]
+fn kills_while_shrinking_change_no_bit() {
+    let bench = bench();
+    bench.ok(&["shrink", "shrink.toml", "--out", "whole"]);
+    let want = (rounds(&bench.path("whole")), read(&bench.path("whole").join("shrunk.toml")));
+    let mut draws = Rng::new(3, "kills").at(0, 0, 0);
+    let (mut kills, mut run) = (0, 0);
+    while kills < 12 {
+        let dir = format!("killed-{run}");
+        run += 1;
+        assert!(run < 60, "too few kills landed");
+        loop {
+            let args = ["shrink", "shrink.toml", "--out", &dir, "--resume", "--threads", "1"];
+            let mut child = bench.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(u64::from(20 + draws.below(400))));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        let path = bench.path(&dir);
+        assert_eq!((rounds(&path), read(&path.join("shrunk.toml"))), want, "after {kills} kills");
+        let events = read(&path.join("events.jsonl"));
+        let told = events.lines().filter(|l| l.contains("\"shrunk\"")).count();
+        assert_eq!(told, json(&want.0).as_array().unwrap().len(), "every round is told once");
+    }
+}
+
+#[test]
+fn rules_metrics_and_settings_are_a_recipes() {
+    let bench = bench();
+    let with = |out: &str, sets: &[&str]| {
+        let mut args = vec!["shrink", "shrink.toml", "--out", out];
+        sets.iter().for_each(|set| args.extend(["--set", set]));
+        bench.ok(&args);
+        json(&read(&bench.path(out).join("shrink.json")))["rounds"].clone()
+    };
+    // One of each slot: 5^6 4^2, 4^6 3^2, 3^6 2^2.
+    let each = with("each", &["shrink.drop={ kind = \"one-per-slot\" }"]);
+    let networks: Vec<&str> =
+        each.as_array().unwrap().iter().map(|r| r["networks"].as_str().unwrap()).collect();
+    assert_eq!(networks, ["36864", "2916"]);
+    // The rival that scores by accuracy: shares of 20 images.
+    let rival = with("rival", &["shrink.metric={ kind = \"accuracy\", images = 20 }", "shrink.children=4"]);
+    let scores = rival[0]["operators"].as_array().unwrap().iter().map(|o| o["score"].as_f64().unwrap());
+    assert!(scores.clone().all(|s| (0.0..=1.0).contains(&s)) && scores.clone().any(|s| s > 0.5));
+    // A space that is small enough stays as it is, untrained.
+    assert_eq!(with("small", &["shrink.size-limit=250000"]), Value::Array(vec![]));
+    let space = Space::load(bench.path("small").join("shrunk.toml").to_str().unwrap()).unwrap();
+    assert_eq!(space.size(), Some(250_000));
+
+    let cases: [(&[&str], &str); 5] = [
+        (&["shrink", "tiny.toml"], "shrink = nothing"),
+        (&["shrink", "shrink.toml", "--set", "shrink.size-limit=0"], "shrink.size-limit"),
+        (&["shrink", "shrink.toml", "--set", "shrink.drop.n=0"], "shrink.drop.n"),
+        (&["shrink", "shrink.toml", "--set", "shrink.train.decay.end=1"], "shrink.train.decay.end"),
+        (&["shrink", "shrink.toml", "--set", "shrink.drop.kind=some"], "one-per-slot"),
+    ];
+    for (args, want) in cases {
+        let error = bench.fails(&[args, &["--out", "bad"]].concat(), 2);
+        assert!(error.contains(want), "{args:?}: {error}");
+    }
+    assert!(!bench.path("bad").exists());
+    let args = [
+        "shrink",
+        "shrink.toml",
+        "--out",
+        "bad",
+        "--set",
+        "shrink.metric={ kind = \"accuracy\", images = 7 }",
+    ];
+    assert!(bench.fails(&args, 2).contains("a multiple of the 2 classes"));
+}
+
+#[test]
+fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
+    let bench = bench();
+    let table = r#"{"22222222": {"mean_acc": 93, "test_acc": [92, 94]}, "11111111": {"mean_acc": 92, "test_acc": [91, 93]},
+        "00000000": {"mean_acc": 45, "test_acc": [46, 44]}, "01000000": {"mean_acc": 50, "test_acc": [50, 50]}}"#;
+    std::fs::write(bench.path("table.json"), table).unwrap();
+    let table = ["--table", "table.json", "--networks", "all", "--json"];
+    let space = ["rank", "--space", "nas-bench-macro"];
+    for metric in ["macs", "params", "zero-cost"] {
+        let value = json(&bench.ok(&[&space[..], &table[..], &["--metric", metric]].concat()));
+        assert_eq!((value["n"].as_u64(), value["ceiling"].as_f64()), (Some(4), Some(1.0)), "{value}");
+        assert!(value["tau_b"].as_f64().unwrap() > 0.0 && value["spearman"].is_f64(), "{value}");
+        assert!(value["p_at_10"].is_null() && value["points"].is_null(), "fewer than ten networks");
+        assert_eq!(value["interval_95"].as_array().unwrap().len(), 2);
+    }
+
+    let few = ["--set", "retrain.random-networks=4", "--set", "retrain.largest=false"];
+    bench.ok(&[&["run", "tiny.toml", "--out", "run"], &few[..]].concat());
+    let images = ["--calibration-images", "40", "--held-out-images", "20", "--json"];
+    let from = ["rank", "--from", "run", "--table", "run"];
+    let cases: [&[&str]; 6] = [
+        &[],
+        &["--metric", "accuracy", "--calibration-images", "0"],
+        &["--metric", "angle"],
+        &["--metric", "macs"],
+        &["--metric", "zero-cost"],
+        &["--metric", "zero-cost", "--proxy", "gradient-norm"],
+    ];
+    for case in cases {
+        let images = if case.contains(&"0") { &images[2..] } else { &images[..] };
+        let args = [&from[..], case, images].concat();
+        let value = json(&bench.ok(&args));
+        assert_eq!(value["n"].as_u64(), Some(4), "{value}");
+        let again = json(&bench.ok(&args));
+        assert_eq!((&value["tau_b"], &value["spearman"]), (&again["tau_b"], &again["spearman"]));
+    }
+    let kept = json(&read(&bench.path("run").join("rank.json")));
+    let names: Vec<&str> = kept.as_array().unwrap().iter().map(|r| r["metric"].as_str().unwrap()).collect();
+    assert_eq!(names, ["accuracy", "angle", "macs", "synflow", "gradient-norm"], "one of each metric");
+    assert_eq!(kept[0]["points"].as_array().unwrap().len(), 4);
+    bench.ok(&["report", "run"]);
+    let report = read(&bench.path("run").join("report.html"));
+    assert!(report.contains("<h2>Ranking</h2>") && report.contains("Tau-b"), "{report}");
+
+    let bad: [(&[&str], i32, &str); 7] = [
+        (&["rank", "--table", "table.json"], 2, "--from"),
+        (&["rank", "--space", "nas-bench-macro", "--table", "table.json"], 2, "where there is no run"),
+        (&["rank", "--space", "nas-bench-macro", "--table", "gone.json", "--metric", "macs"], 1, "gone.json"),
+        (&["rank", "--space", "quickstart", "--table", "table.json", "--metric", "macs"], 1, "table.json"),
+        (&["rank", "--from", "run", "--table", "run", "--networks", "1"], 2, "at least 2"),
+        (&["rank", "--from", "run", "--table", "run", "--held-out-images", "7"], 2, "held-out-images"),
+        (&["rank", "--from", "nowhere", "--table", "run"], 2, "no run directory"),
+    ];
+    for (args, code, want) in bad {
+        let error = bench.fails(args, code);
+        assert!(error.contains(want), "{args:?}: {error}");
+    }
+}
