@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn tau_b_with_ties_is_what_a_hand_counts() {
-        // Pairs: 10. Tied in x: (2,2); in y: (1,1) and (3,3). Concordant 7, discordant 1 (the pair 4, 5).
+        // Ten pairs. Tied in x: the 2nd and 3rd; in y: the 1st and 2nd, the 3rd and 5th. Of the rest the 4th and
+        // 5th disagree and six agree.
         let (x, y) = ([1.0, 2.0, 2.0, 3.0, 4.0], [1.0, 1.0, 3.0, 4.0, 3.0]);
-        // Concordant: 12? no, y equal; 13, 14, 15, 24, 25, 34 are 6; 35 is a tie of y; 45 is discordant.
         let want = (6.0 - 1.0) / (9.0f64 * 8.0).sqrt();
         assert!((tau_b(&x, &y).unwrap() - want).abs() < 1e-15);
         assert!((slow_tau(&x, &y) - want).abs() < 1e-15);
