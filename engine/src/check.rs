@@ -1,5 +1,5 @@
 //! The harness that every op goes through: one list of cases serves values, gradients,
-//! accumulation and determinism.
+//! accumulation, storing and determinism.
 //!
 //! A case carries the definition of its op: a naive f64 forward pass. Gradients are checked
 //! against central differences of *that*, since differences of an f32 forward are too noisy.
@@ -201,11 +201,20 @@ pub struct Run {
     pub dx: Vec<Option<Vec<f32>>>,
 }
 
+/// What the gradients' slots hold before backward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Slots {
+    /// This value everywhere, to which gradients are added.
+    Filled(f32),
+    /// No number where the op stores, zero where it adds.
+    Fresh,
+}
+
 /// Elements of an input whose derivative is checked; more are sampled.
 const PROBES: usize = 48;
 
 /// Puts a case through all checks: values and gradients against the f64 definition, accumulation,
-/// skipped gradients, the same bits on 1 to 4 threads, the pass that records nothing, and the
+/// storing, skipped gradients, the same bits on 1 to 4 threads, the pass that records nothing, and the
 /// composition if there is one.
 ///
 /// # Panics
@@ -218,13 +227,12 @@ pub fn check(case: &Case) {
         .map(|i| case.inputs[i].make(&cpu, &rng, i).unwrap_or_else(|e| panic!("{title}: input {i}: {e}")))
         .collect();
     let wanted: Vec<bool> = case.inputs.iter().map(Input::has_grad).collect();
-    let run = |threads: usize, wanted: &[bool], pattern: f32| {
+    let run = |threads: usize, wanted: &[bool], slots: Slots| {
         let cpu = Cpu::new(threads).expect("a few threads are allowed");
-        run_op(&*(case.op)(), &cpu, &tensors, wanted, &rng, pattern)
-            .unwrap_or_else(|e| panic!("{title}: {e}"))
+        run_op(&*(case.op)(), &cpu, &tensors, wanted, &rng, slots).unwrap_or_else(|e| panic!("{title}: {e}"))
     };
 
-    let first = run(1, &wanted, 0.0);
+    let first = run(1, &wanted, Slots::Filled(0.0));
     let arrays: Vec<Array> = tensors.iter().map(to_array).collect();
     let want = (case.reference)(&arrays);
     compare(&title, "value", &first.y, &want.data, case.tolerance);
@@ -239,13 +247,13 @@ pub fn check(case: &Case) {
     }
 
     for threads in 2..=4 {
-        let other = run(threads, &wanted, 0.0);
+        let other = run(threads, &wanted, Slots::Filled(0.0));
         assert!(same_bits(&first, &other), "{title}: {threads} threads give other bits than one");
     }
 
     // From zeros `=` and `+=` look alike, so the buffers start from a pattern here.
     let pattern = 0.75;
-    let added = run(2, &wanted, pattern);
+    let added = run(2, &wanted, Slots::Filled(pattern));
     for (i, (zero, added)) in first.dx.iter().zip(&added.dx).enumerate() {
         if let (Some(zero), Some(added)) = (zero, added) {
             let want: Vec<f64> = zero.iter().map(|&g| f64::from(g) + f64::from(pattern)).collect();
@@ -253,10 +261,18 @@ pub fn check(case: &Case) {
         }
     }
 
+    let stored = run(2, &wanted, Slots::Fresh);
+    for (i, (added, stored)) in first.dx.iter().zip(&stored.dx).enumerate() {
+        if let (Some(added), Some(stored)) = (added, stored) {
+            let want: Vec<f64> = added.iter().map(|&g| f64::from(g)).collect();
+            compare(&title, &format!("stored gradient {i}"), stored, &want, 1e-6);
+        }
+    }
+
     for i in (0..wanted.len()).filter(|&i| wanted[i] && wanted.iter().filter(|&&w| w).count() > 1) {
         let mut alone = vec![false; wanted.len()];
         alone[i] = true;
-        let only = run(2, &alone, 0.0);
+        let only = run(2, &alone, Slots::Filled(0.0));
         let (a, b) = (only.dx[i].as_deref(), first.dx[i].as_deref());
         let (a, b) = (a.expect("was asked for"), b.expect("was asked for"));
         let want: Vec<f64> = b.iter().map(|&g| f64::from(g)).collect();
@@ -297,7 +313,7 @@ pub fn check_unrecorded(case: &Case) {
     }
 }
 
-/// Forward and backward of an op, the gradient buffers filled with `pattern` first.
+/// Forward and backward of an op, the gradients' slots as `slots` says.
 ///
 /// # Errors
 /// What the op returns.
@@ -307,7 +323,7 @@ pub fn run_op(
     inputs: &[Tensor],
     wanted: &[bool],
     rng: &Rng,
-    pattern: f32,
+    slots: Slots,
 ) -> Result<Run> {
     let shapes: Vec<Shape> = inputs.iter().map(Tensor::shape).collect();
     let shape = op.shape(&shapes)?;
@@ -317,14 +333,21 @@ pub fn run_op(
     let keep = op.keep();
     let kept: Vec<Option<Tensor>> =
         inputs.iter().enumerate().map(|(i, t)| (keep.inputs >> i & 1 == 1).then(|| t.clone())).collect();
-    let mut dx: Vec<Option<Vec<f32>>> =
-        shapes.iter().zip(wanted).map(|(s, &w)| w.then(|| vec![pattern; s.len()])).collect();
+    let fresh = if slots == Slots::Fresh { op.stores() } else { 0 };
+    let start = |i: usize| match slots {
+        Slots::Filled(pattern) => pattern,
+        Slots::Fresh if i < 32 && fresh >> i & 1 == 1 => f32::NAN,
+        Slots::Fresh => 0.0,
+    };
+    let slot = |(i, (s, &w)): (usize, (&Shape, &bool))| w.then(|| vec![start(i); s.len()]);
+    let mut dx: Vec<Option<Vec<f32>>> = shapes.iter().zip(wanted).enumerate().map(slot).collect();
     let dy = Tensor::from_slice(cpu, shape, &seed_pattern(rng, shape.len()))?;
     let handed = crate::op::Kept {
         op: op.name(),
         inputs: &kept,
         shapes: &shapes,
         output: keep.output.then_some(&output.y),
+        fresh,
         saved: &output.saved,
     };
     let mut slots: Vec<Option<&mut [f32]>> = dx.iter_mut().map(|g| g.as_deref_mut()).collect();

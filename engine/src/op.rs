@@ -32,7 +32,14 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// [`Error::OutOfMemory`], [`Error::DType`].
     fn forward(&self, cpu: &Cpu, inputs: &[&Tensor], record: bool) -> Result<Output>;
 
+    /// Bit `i`: where [`Kept::is_fresh`] says so of input `i`, backward stores its gradient instead of
+    /// adding it, so that the slot need not be zeroed first. Worth it for large gradients alone.
+    fn stores(&self) -> u32 {
+        0
+    }
+
     /// **Adds** the gradient of every input whose slot in `dx` is `Some` into it, and skips `None`.
+    /// Only a fresh slot that [`Op::stores`] names is written without being read.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DType`].
@@ -102,6 +109,8 @@ pub struct Kept<'a> {
     pub(crate) inputs: &'a [Option<Tensor>],
     pub(crate) shapes: &'a [Shape],
     pub(crate) output: Option<&'a Tensor>,
+    /// Bit `i`: the slot of input `i` holds nothing yet.
+    pub(crate) fresh: u32,
     /// [`Output::saved`] of the forward pass.
     pub saved: &'a [Tensor],
 }
@@ -127,6 +136,11 @@ impl Kept<'_> {
             Some(Some(tensor)) => tensor,
             _ => panic!("{}: keep() does not name input {i}, which backward reads", self.op),
         }
+    }
+
+    /// Whether the gradient of input `i`, which [`Op::stores`] names, is to be stored and not added.
+    pub fn is_fresh(&self, i: usize) -> bool {
+        i < 32 && self.fresh >> i & 1 == 1
     }
 
     /// The shape of input `i`, kept or not.

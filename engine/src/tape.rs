@@ -13,7 +13,7 @@ use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::op::{Kept, Moments, Op, Output};
 use crate::params::{ParamId, ParamStore, Window};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// A value on a tape: a tensor, and where it came from if gradients can flow back.
 #[derive(Clone, Debug)]
@@ -298,9 +298,10 @@ impl Tape {
     ) -> Result<()> {
         debug_assert_eq!(dy.shape(), applied.shape);
         // Gradients are taken out for the call, so an input that appears twice gets a second,
-        // zeroed tensor the second time; the two are added when they are put back.
+        // empty tensor the second time; the two are added when they are put back.
         let mut taken = Vec::with_capacity(applied.sources.len());
         let mut whole = Vec::with_capacity(applied.sources.len());
+        let (stores, mut fresh) = (applied.op.stores(), 0);
         for (i, (source, shape)) in applied.sources.iter().zip(&applied.shapes).enumerate() {
             let direct = |id| !whole.iter().any(|&(_, other)| other == id);
             taken.push(match *source {
@@ -312,6 +313,10 @@ impl Tape {
                 Source::Param(..) => Some(Tensor::zeros(&self.cpu, *shape)?),
                 Source::Node(node) => Some(match grads[node].take() {
                     Some(grad) => grad,
+                    None if i < 32 && stores >> i & 1 == 1 => {
+                        fresh |= 1 << i;
+                        Tensor::stale(&self.cpu, *shape, DType::F32)?
+                    }
                     None => Tensor::zeros(&self.cpu, *shape)?,
                 }),
             });
@@ -332,6 +337,7 @@ impl Tape {
                 inputs: &applied.inputs,
                 shapes: &applied.shapes,
                 output: applied.output.as_ref(),
+                fresh,
                 saved: &applied.saved,
             };
             applied.op.backward(&self.cpu, &kept, dy, &mut dx)?;

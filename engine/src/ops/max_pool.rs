@@ -88,7 +88,8 @@ mod tests {
         let x = Tensor::from_slice(&cpu, [1, 2, 2, 1], &[1.0f32, 3.0, 3.0, 3.0]).unwrap();
         let op = MaxPool(PoolWindow { k: 2, stride: 2, padding: 0 });
         let rng = crate::Rng::new(0, "ties");
-        let run = crate::check::run_op(&op, &cpu, &[x], &[true], &rng, 0.0).unwrap();
+        let run =
+            crate::check::run_op(&op, &cpu, &[x], &[true], &rng, crate::check::Slots::Filled(0.0)).unwrap();
         let dx = run.dx[0].as_ref().unwrap();
         assert!(dx[1] != 0.0 && dx[0] == 0.0 && dx[2] == 0.0 && dx[3] == 0.0, "{dx:?}");
     }

@@ -322,7 +322,8 @@ fn shrinking_and_ranking_are_told() {
         round(2, "4242", Some(0.75)),
         round(3, &hostile, Some(f64::NAN)),
     ]);
-    let point = |i: u32| Point { arch: hostile.clone(), score: 0.1 * f64::from(i), truth: 90.0 + f64::from(i) };
+    let point =
+        |i: u32| Point { arch: hostile.clone(), score: 0.1 * f64::from(i), truth: 90.0 + f64::from(i) };
     let mut ranking = Ranking {
         metric: Metric::Accuracy,
         space: hostile.clone(),
@@ -344,7 +345,14 @@ fn shrinking_and_ranking_are_told() {
     ranking.points.clear();
     let page = html(&Input { rankings: &[first, ranking], ..run.input() });
     check(&page);
-    for text in ["<h2>Shrinking</h2>", "<h2>Ranking</h2>", "0.612", "0.550 to 0.660", "0.7500", "held-out accuracy with"] {
+    for text in [
+        "<h2>Shrinking</h2>",
+        "<h2>Ranking</h2>",
+        "0.612",
+        "0.550 to 0.660",
+        "0.7500",
+        "held-out accuracy with",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     assert_eq!(page.matches("<td class=\"text\">stage1.slot1</td>").count(), 3, "three rounds");

@@ -1,4 +1,4 @@
-//! The backward passes. Every gradient is added to what is there.
+//! The backward passes. A gradient is added to what is there, or stored in a fresh slot.
 //!
 //! Data and filter gradient of a 1x1 convolution are one loop. What lies between the two depthwise
 //! passes is `dU1 = dA1 act'(u1)`, so the expand pass needs a linear map only.
@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::product::{Ahead, Left, Right, Target, pack, packed_len, product};
 use super::strip::{self, BLOCK, EXCITE_SUMS, Excite};
 use super::window::{Backward, Downward, Fill, FilterGradient, Plane, Slope, Taps};
-use super::{rows, window, with_scratch};
+use super::{Slot, rows, window, with_scratch};
 use crate::cpu::simd;
 use crate::cpu::{Cpu, Disjoint};
 use crate::error::Result;
@@ -83,7 +83,7 @@ pub struct Middle<'a> {
     pub act: Act,
 }
 
-/// `da2 = dh3 w3`, a wide tensor; adds to `dw3 [o, e]`; and returns the sums of [`strip::excite`] for
+/// `da2 = dh3 w3`, a wide tensor; `dw3 [o, e]`; and returns the sums of [`strip::excite`] for
 /// each image, `[n][block][5][16]`.
 #[allow(clippy::too_many_arguments, reason = "one pass reads and writes all of these")]
 pub fn project_backward(
@@ -94,7 +94,7 @@ pub fn project_backward(
     middle: Middle<'_>,
     gates: Option<&[f32]>,
     w3: &[f32],
-    (da2, dw3): (&mut [f32], Option<&mut [f32]>),
+    (da2, dw3): (&mut [f32], Option<Slot<'_>>),
 ) -> Result<Tensor> {
     let _span = cpu.pass("project backward");
     let (e, o, blocks, wide, panels) = (plan.e, plan.o, plan.blocks(), plan.wide(), plan.panels_to());
@@ -183,10 +183,13 @@ pub fn project_backward(
 
     if let Some(dw3) = dw3 {
         let filters = filters.f32()?;
-        cpu.pool().parallel_chunks(dw3, e, |row, dw3| {
-            for (block, dw3) in dw3.chunks_mut(BLOCK).enumerate() {
+        cpu.pool().parallel_chunks(dw3.to, e, |row, to| {
+            if !dw3.add {
+                to.fill(0.0);
+            }
+            for (block, to) in to.chunks_mut(BLOCK).enumerate() {
                 let sums = join(filters, parts, (block * o + row) * BLOCK);
-                dw3.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+                to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
             }
         });
     }
@@ -233,8 +236,8 @@ pub struct Above<'a> {
 pub enum Below<'a> {
     /// `dU1`, a wide tensor; and its sums `[n][block][2][16]`.
     Wide(&'a mut [f32], &'a mut [f32]),
-    /// Added to `dx [n, h, w, c]`, with `dy` if that is not empty.
-    Input(&'a mut [f32], &'a [f32]),
+    /// Into `dx [n, h, w, c]`, with `dy` if that is not empty.
+    Input(Slot<'a>, &'a [f32]),
     /// Nobody asks for it.
     Nowhere,
 }
@@ -264,12 +267,12 @@ pub fn depthwise_backward(
     {
         enum To<'a> {
             Wide(Disjoint<'a, f32>, Disjoint<'a, f32>),
-            Input(Disjoint<'a, f32>, &'a [f32]),
+            Input(Disjoint<'a, f32>, bool, &'a [f32]),
             Nowhere,
         }
         let below = match below {
             Below::Wide(to, sums) => To::Wide(Disjoint::new(to), Disjoint::new(sums)),
-            Below::Input(to, dy) => To::Input(Disjoint::new(to), dy),
+            Below::Input(slot, dy) => To::Input(Disjoint::new(slot.to), slot.add, dy),
             Below::Nowhere => To::Nowhere,
         };
         let filters = Disjoint::new(filters.f32_mut()?);
@@ -354,7 +357,7 @@ pub fn depthwise_backward(
                             let mean = Norms::set(norm1, block)[0];
                             run(to, Some(Slope { h: &h1[range], norm, mean, sums }), act);
                         }
-                        (To::Input(dx, dy), _) => {
+                        (To::Input(dx, add, dy), _) => {
                             let own = &mut own[..lines.len() * w * BLOCK];
                             run(own, None, Act::None);
                             let channels = block * BLOCK..plan.c.min((block + 1) * BLOCK);
@@ -363,6 +366,9 @@ pub fn depthwise_backward(
                                 let range = at + channels.start..at + channels.end;
                                 // SAFETY: these channels of an image belong to one task.
                                 let dx = unsafe { dx.slice(range.clone()) };
+                                if !add {
+                                    dx.fill(0.0);
+                                }
                                 dx.iter_mut().zip(own).for_each(|(dx, own)| *dx += own);
                                 if !dy.is_empty() {
                                     dx.iter_mut().zip(&dy[range]).for_each(|(dx, dy)| *dx += dy);
@@ -486,8 +492,8 @@ pub fn expand_backward(
     [du1, h1]: [&[f32]; 2],
     steps: &Steps,
     [x, w1, dy]: [&[f32]; 3],
-    dx: Option<&mut [f32]>,
-    dw1: Option<&mut [f32]>,
+    dx: Option<Slot<'_>>,
+    dw1: Option<Slot<'_>>,
 ) -> Result<()> {
     let _span = cpu.pass("expand backward");
     let (c, e, blocks, wide, panels) = (plan.c, plan.e, plan.blocks(), plan.wide(), plan.panels_from());
@@ -499,8 +505,8 @@ pub fn expand_backward(
     let len = blocks * c * BLOCK;
     let mut filters = Tensor::stale(cpu, [parts, len], DType::F32)?;
     {
-        let (filters, dx, wants_filter) =
-            (Disjoint::new(filters.f32_mut()?), dx.map(Disjoint::new), dw1.is_some());
+        let (filters, wants_filter) = (Disjoint::new(filters.f32_mut()?), dw1.is_some());
+        let dx = dx.map(|slot| (Disjoint::new(slot.to), slot.add));
         with_scratch(cpu, parts, CHUNK * panels.longest() * BLOCK, |part, scratch| {
             // SAFETY: a part belongs to its task.
             let filter = unsafe { filters.slice(part * len..(part + 1) * len) };
@@ -511,10 +517,15 @@ pub fn expand_backward(
                 let rows = panel.rows.len();
                 let range = panels.nhwc(&panel, c);
                 // SAFETY: the panels of a part belong to its task.
-                let mut dx = dx.as_ref().map(|dx| unsafe { dx.slice(range.clone()) });
+                let mut dx = dx.as_ref().map(|(dx, add)| (unsafe { dx.slice(range.clone()) }, *add));
                 let x = &x[range.clone()];
-                if let (Some(dx), false) = (&mut dx, dy.is_empty()) {
-                    dx.iter_mut().zip(&dy[range]).for_each(|(dx, dy)| *dx += dy);
+                if let (Some((dx, add)), false) = (&mut dx, dy.is_empty()) {
+                    if *add {
+                        dx.iter_mut().zip(&dy[range]).for_each(|(dx, dy)| *dx += dy);
+                    } else {
+                        dx.copy_from_slice(&dy[range]);
+                        *add = true;
+                    }
                 }
                 for first in (0..blocks).step_by(CHUNK) {
                     let count = CHUNK.min(blocks - first);
@@ -532,7 +543,7 @@ pub fn expand_backward(
                             product([c, BLOCK], left, right, target, ahead);
                         }
                     }
-                    if let Some(dx) = &mut dx {
+                    if let Some((dx, add)) = &mut dx {
                         let left = Left {
                             data: scratch,
                             row: BLOCK,
@@ -544,7 +555,7 @@ pub fn expand_backward(
                             [rows, c],
                             left,
                             right,
-                            Target { data: dx, row: c, add: true },
+                            Target { data: dx, row: c, add: *add || first > 0 },
                             Ahead::NOTHING,
                         );
                     }
@@ -554,7 +565,10 @@ pub fn expand_backward(
     }
     if let Some(dw1) = dw1 {
         let filters = filters.f32()?;
-        cpu.pool().parallel_chunks(dw1, c * BLOCK, |block, dw1| {
+        cpu.pool().parallel_chunks(dw1.to, c * BLOCK, |block, to| {
+            if !dw1.add {
+                to.fill(0.0);
+            }
             // Eight rows of sums, and then their columns: each goes to a row of its own.
             const ROWS: usize = 8;
             let mut all = [[0.0; BLOCK]; ROWS];
@@ -563,8 +577,8 @@ pub fn expand_backward(
                 for (i, sums) in all.iter_mut().enumerate().take(count) {
                     *sums = join(filters, parts, (block * c + first + i) * BLOCK);
                 }
-                for (lane, dw1) in dw1.chunks_exact_mut(c).enumerate() {
-                    let to = dw1[first..first + count].iter_mut();
+                for (lane, to) in to.chunks_exact_mut(c).enumerate() {
+                    let to = to[first..first + count].iter_mut();
                     to.zip(&all).for_each(|(to, sums)| *to += sums[lane]);
                 }
             }

@@ -28,6 +28,15 @@ use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
+/// Where a gradient goes.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// Its elements.
+    pub to: &'a mut [f32],
+    /// Whether it is added to what is there.
+    pub add: bool,
+}
+
 /// Runs `tasks` tasks, each with `len` floats of its own with unspecified contents.
 fn with_scratch(cpu: &Cpu, tasks: usize, len: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
     let len = len.next_multiple_of(BLOCK).max(BLOCK);

@@ -3,7 +3,9 @@
 use super::InvertedResidual;
 use super::forward::{Gate, Saved};
 use crate::cpu::Cpu;
-use crate::cpu::fused::{self, Above, BLOCK, Below, EXCITE_SUMS, Middle, Norms, Plan, Source, Steps, Top};
+use crate::cpu::fused::{
+    self, Above, BLOCK, Below, EXCITE_SUMS, Middle, Norms, Plan, Slot, Source, Steps, Top,
+};
 use crate::error::Result;
 use crate::op::Kept;
 use crate::ops::{Act, dense};
@@ -50,7 +52,7 @@ impl InvertedResidual {
             None => None,
         };
         let mut da2 = Tensor::stale(cpu, [plan.n, q * plan.wide()], DType::F32)?;
-        let to = (da2.f32_mut()?, dx[places.filters[2]].as_deref_mut());
+        let to = (da2.f32_mut()?, slot(kept, places.filters[2], &mut dx[places.filters[2]]));
         let sums = fused::project_backward(
             cpu,
             &plan,
@@ -70,7 +72,7 @@ impl InvertedResidual {
         let added = if self.residual { dy } else { &[] };
         let Some((h1, norm1)) = &saved.expand else {
             let [dx, dw] = dx.get_disjoint_mut([0, places.filters[1]]).expect("two inputs");
-            let below = match dx.as_deref_mut() {
+            let below = match slot(kept, 0, dx) {
                 Some(dx) => Below::Input(dx, added),
                 None => Below::Nowhere,
             };
@@ -116,8 +118,8 @@ impl InvertedResidual {
             [du1.f32()?, h1],
             &steps,
             [x, kept.x(at)?, added],
-            dx.as_deref_mut(),
-            dw.as_deref_mut(),
+            slot(kept, 0, dx),
+            slot(kept, at, dw),
         )
     }
 
@@ -228,6 +230,11 @@ impl InvertedResidual {
         }
         Steps::new(cpu, plan, norm, [&sums[0], &sums[1]], count, self.frozen())
     }
+}
+
+/// The slot of input `at`.
+fn slot<'a>(kept: &Kept<'_>, at: usize, dx: &'a mut Option<&mut [f32]>) -> Option<Slot<'a>> {
+    dx.as_deref_mut().map(|to| Slot { to, add: !kept.is_fresh(at) })
 }
 
 /// The slots `at` and `at + 1`.

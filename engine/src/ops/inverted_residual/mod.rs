@@ -259,6 +259,12 @@ impl Op for InvertedResidual {
         self.run_forward(cpu, inputs, record)
     }
 
+    fn stores(&self) -> u32 {
+        let [expand, _, project] = self.places().filters;
+        // Without an expand layer this names `x` twice.
+        1 | 1 << expand | 1 << project
+    }
+
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
         self.run_backward(cpu, kept, dy, dx)
     }
