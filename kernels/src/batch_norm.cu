@@ -55,3 +55,63 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_finalise(
         variance[c] = var;
     }
 }
+
+struct Backward {
+    int partials, c;
+    // Values behind the sums.
+    float n, eps;
+};
+
+// Partial sums of du and of du * (h - mean) to the gradients of weight and bias, which are added, and to the linear map
+//   dh = p * du + q * h + r = scale * (du - sum / n - (h - mean) * product / (n * (variance + eps)))
+// A lane per channel, warps as in batch_norm_finalise.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
+    const float2* __restrict__ sums, const float* __restrict__ scale, const float* __restrict__ mean,
+    const float* __restrict__ variance, float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ pqr,
+    Backward d) {
+    __shared__ float part[2][8][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = blockIdx.x * 32 + lane;
+    const bool mine = c < d.c;
+    float sum = 0.0f, product = 0.0f;
+    if (mine)
+        for (int p = warp; p < d.partials; p += 8) {
+            const float2 v = sums[(long long)p * d.c + c];
+            sum += v.x;
+            product += v.y;
+        }
+    part[0][warp][lane] = sum;
+    part[1][warp][lane] = product;
+    __syncthreads();
+    if (warp != 0 || !mine) return;
+    sum = product = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum += part[0][i][lane], product += part[1][i][lane];
+    const float precision = 1.0f / (variance[c] + d.eps), s = scale[c];
+    if (dgamma) dgamma[c] += product * sqrtf(precision);
+    if (dbeta) dbeta[c] += sum;
+    const float q = -s * precision * product / d.n;
+    pqr[c] = s;
+    pqr[d.c + c] = q;
+    pqr[2 * d.c + c] = -s * sum / d.n - q * mean[c];
+}
+
+struct Partials {
+    int partials, len;
+};
+
+// out[i] += sum over p of parts[p][i], in ascending order of eight interleaved chains.
+extern "C" __global__ void __launch_bounds__(256)
+    sum_partials(const float* __restrict__ parts, float* __restrict__ out, Partials d) {
+    __shared__ float part[8][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
+    float sum = 0.0f;
+    if (i < d.len)
+        for (int p = warp; p < d.partials; p += 8) sum += parts[(long long)p * d.len + i];
+    part[warp][lane] = sum;
+    __syncthreads();
+    if (warp != 0 || i >= d.len) return;
+    sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += part[j][lane];
+    out[i] += sum;
+}

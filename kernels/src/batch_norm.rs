@@ -1,4 +1,5 @@
-//! Batch norm between passes: partial moments to statistics, scale and shift.
+//! Batch norm between passes: partial moments to statistics, scale and shift; partial sums to the gradients of weight and
+//! bias and to the linear map of its backward; partial gradients to gradients.
 
 use cudarc::driver::{CudaStream, DeviceRepr};
 
@@ -52,16 +53,7 @@ impl Finalise {
     /// # Errors
     /// No partials, no channels; the driver's.
     pub fn new(device: &Device, partials: usize, c: usize, eps: f32) -> Result<Finalise> {
-        for (what, value) in [("partials", partials), ("c", c)] {
-            if value == 0 || value > 1 << 20 {
-                return Err(KernelError::Shape {
-                    op: "batch_norm_finalise",
-                    what,
-                    value,
-                    expected: "1 to 1048576",
-                });
-            }
-        }
+        check("batch_norm_finalise", [("partials", partials), ("c", c)])?;
         let kernel = device.kernel(&IMAGE, "batch_norm_finalise".into(), 0)?;
         Ok(Finalise { dims: Dims { partials: partials as i32, c: c as i32, eps }, kernel })
     }
@@ -85,5 +77,126 @@ impl Finalise {
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
         unsafe { self.kernel.launch(stream, [c.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }
+    }
+}
+
+fn check(op: &'static str, sizes: [(&'static str, usize); 2]) -> Result<()> {
+    for (what, value) in sizes {
+        if value == 0 || value > 1 << 24 {
+            return Err(KernelError::Shape { op, what, value, expected: "1 to 16777216" });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct BackwardDims {
+    partials: i32,
+    c: i32,
+    n: f32,
+    eps: f32,
+}
+
+// SAFETY: plain 32-bit numbers in the order of the kernel's struct.
+unsafe impl DeviceRepr for BackwardDims {}
+
+/// Merges partial sums of `du` and `du * (h - mean)`; gradients of weight and bias are added to what is there.
+#[derive(Debug)]
+pub struct Backward {
+    dims: BackwardDims,
+    kernel: Kernel,
+}
+
+/// Buffers of [`Backward`]; all f32.
+#[derive(Debug)]
+pub struct BackwardArgs<'a> {
+    /// Partial sums `[partials, c, 2]`.
+    pub sums: Input<'a>,
+    /// Scale `[c]` of [`Finalise`].
+    pub scale: Input<'a>,
+    /// Mean `[c]`.
+    pub mean: Input<'a>,
+    /// Biased variance `[c]`.
+    pub variance: Input<'a>,
+    /// Gradient of the weight `[c]`, added to.
+    pub dgamma: Option<Output<'a>>,
+    /// Gradient of the bias `[c]`, added to.
+    pub dbeta: Option<Output<'a>>,
+    /// `dh = p * du + q * h + r` per channel, `[3, c]`.
+    pub pqr: Output<'a>,
+}
+
+impl Backward {
+    /// Prepares launches for `partials` partial sums of `c` channels, each over `n` values in all.
+    ///
+    /// # Errors
+    /// No partials, no channels; the driver's.
+    pub fn new(device: &Device, partials: usize, c: usize, n: usize, eps: f32) -> Result<Backward> {
+        check("batch_norm_backward", [("partials", partials), ("c", c)])?;
+        let kernel = device.kernel(&IMAGE, "batch_norm_backward".into(), 0)?;
+        Ok(Backward {
+            dims: BackwardDims { partials: partials as i32, c: c as i32, n: n as f32, eps },
+            kernel,
+        })
+    }
+
+    /// Launches.
+    ///
+    /// # Errors
+    /// A buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, a: BackwardArgs<'_>) -> Result<()> {
+        let (p, c, f32) = (self.dims.partials as usize, self.dims.c as usize, DType::F32);
+        let args = [
+            Arg::In("sums", a.sums, f32, p * c * 2),
+            Arg::In("scale", a.scale, f32, c),
+            Arg::In("mean", a.mean, f32, c),
+            Arg::In("variance", a.variance, f32, c),
+            Arg::perhaps_out("dgamma", a.dgamma, f32, c),
+            Arg::perhaps_out("dbeta", a.dbeta, f32, c),
+            Arg::Out("pqr", a.pqr, f32, 3 * c),
+        ];
+        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
+        unsafe { self.kernel.launch(stream, [c.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct SumDims {
+    partials: i32,
+    len: i32,
+}
+
+// SAFETY: plain 32-bit numbers in the order of the kernel's struct.
+unsafe impl DeviceRepr for SumDims {}
+
+/// Adds partial gradients, such as those of filters, to a gradient.
+#[derive(Debug)]
+pub struct SumPartials {
+    dims: SumDims,
+    kernel: Kernel,
+}
+
+impl SumPartials {
+    /// Prepares launches for `partials` parts of `len` elements.
+    ///
+    /// # Errors
+    /// No partials, no elements; the driver's.
+    pub fn new(device: &Device, partials: usize, len: usize) -> Result<SumPartials> {
+        check("sum_partials", [("partials", partials), ("len", len)])?;
+        let kernel = device.kernel(&IMAGE, "sum_partials".into(), 0)?;
+        Ok(SumPartials { dims: SumDims { partials: partials as i32, len: len as i32 }, kernel })
+    }
+
+    /// Launches: `out[i] += sum of parts[p][i]`, all f32.
+    ///
+    /// # Errors
+    /// A buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, parts: Input<'_>, out: Output<'_>) -> Result<()> {
+        let (p, len) = (self.dims.partials as usize, self.dims.len as usize);
+        let args = [Arg::In("parts", parts, DType::F32, p * len), Arg::Out("out", out, DType::F32, len)];
+        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
+        unsafe { self.kernel.launch(stream, [len.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }
     }
 }

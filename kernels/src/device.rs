@@ -198,7 +198,7 @@ pub(crate) struct Kernel {
 pub(crate) enum Arg<'a> {
     /// Name, buffer, elements that the kernel reads.
     In(&'static str, Input<'a>, DType, usize),
-    /// Name, buffer, elements that the kernel writes.
+    /// Name, buffer, elements that the kernel writes, or reads and writes.
     Out(&'static str, Output<'a>, DType, usize),
     /// A null address.
     Null,
@@ -208,6 +208,11 @@ impl<'a> Arg<'a> {
     /// A buffer that may be absent.
     pub fn perhaps(name: &'static str, buffer: Option<Input<'a>>, dtype: DType, len: usize) -> Arg<'a> {
         buffer.map_or(Arg::Null, |b| Arg::In(name, b, dtype, len))
+    }
+
+    /// A buffer to write that may be absent.
+    pub fn perhaps_out(name: &'static str, buffer: Option<Output<'a>>, dtype: DType, len: usize) -> Arg<'a> {
+        buffer.map_or(Arg::Null, |b| Arg::Out(name, b, dtype, len))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Batch norm between passes.
 
-use kernels::batch_norm::{Finalise, FinaliseArgs};
+use kernels::batch_norm::{Backward, BackwardArgs, Finalise, FinaliseArgs, SumPartials};
 use kernels::{Input, Output};
 
 use crate::harness::{Gpu, close, noise};
@@ -64,3 +64,85 @@ on_device!(moments_become_scale_and_shift, |g| {
 });
 
 on_device!(a_mean_of_a_thousand_deviations_loses_nothing, |g| finalise(g, 37, 33, true, 1000.0));
+
+/// The linear map against batch norm's backward by its own definition, on values that are there.
+fn backward(g: &Gpu, partials: usize, c: usize, gradients: bool) {
+    let (each, eps) = (6, 1e-5f32);
+    let n = partials * each;
+    let f = |v: f32| f64::from(v);
+    let h: Vec<f64> = noise(n * c, 4).into_iter().map(|v| f(v) * 2.0 + 0.5).collect();
+    let du: Vec<f64> = noise(n * c, 5).into_iter().map(f).collect();
+    let gamma = noise(c, 6);
+    let over = |i: usize, value: &dyn Fn(usize) -> f64| (0..n).map(|r| value(r * c + i)).sum::<f64>();
+    let mean: Vec<f64> = (0..c).map(|i| over(i, &|j| h[j]) / n as f64).collect();
+    let variance: Vec<f64> = (0..c).map(|i| over(i, &|j| (h[j] - mean[i]).powi(2)) / n as f64).collect();
+    let deviation: Vec<f64> = variance.iter().map(|v| (v + f(eps)).sqrt()).collect();
+    let narrow = |v: &[f64]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+    let scale: Vec<f64> = (0..c).map(|i| f(gamma[i]) / deviation[i]).collect();
+    let mut sums = vec![0f32; partials * c * 2];
+    for p in 0..partials {
+        for i in 0..c {
+            let rows = || (p * each..(p + 1) * each).map(|r| r * c + i);
+            sums[(p * c + i) * 2] = rows().map(|j| du[j]).sum::<f64>() as f32;
+            sums[(p * c + i) * 2 + 1] = rows().map(|j| du[j] * (h[j] - mean[i])).sum::<f64>() as f32;
+        }
+    }
+    let op = Backward::new(&g.device, partials, c, n, eps).expect("it is there");
+    let up = |v: &[f32]| g.upload(v);
+    let (s, k, m, v) = (up(&sums), up(&narrow(&scale)), up(&narrow(&mean)), up(&narrow(&variance)));
+    // Gradients are added to what is there.
+    let (mut dgamma, mut dbeta, mut pqr) = (up(&vec![3.0; c]), up(&vec![-2.0; c]), g.empty::<f32>(3 * c));
+    op.launch(
+        &g.stream,
+        BackwardArgs {
+            sums: Input::new(&s, &g.stream),
+            scale: Input::new(&k, &g.stream),
+            mean: Input::new(&m, &g.stream),
+            variance: Input::new(&v, &g.stream),
+            dgamma: gradients.then(|| Output::new(&mut dgamma, &g.stream)),
+            dbeta: gradients.then(|| Output::new(&mut dbeta, &g.stream)),
+            pqr: Output::new(&mut pqr, &g.stream),
+        },
+    )
+    .expect("it launches");
+    let (dgamma, dbeta, pqr) = (g.download(&dgamma), g.download(&dbeta), g.download(&pqr));
+    let hat = |j: usize| (h[j] - mean[j % c]) / deviation[j % c];
+    let by = |i: usize| (over(i, &|j| du[j]), over(i, &|j| du[j] * hat(j)));
+    let added = if gradients { 1.0 } else { 0.0 };
+    close("dgamma", &dgamma, &(0..c).map(|i| 3.0 + added * by(i).1).collect::<Vec<_>>(), |_| 1e-4);
+    close("dbeta", &dbeta, &(0..c).map(|i| -2.0 + added * by(i).0).collect::<Vec<_>>(), |_| 1e-4);
+    let dh: Vec<f32> = (0..n * c)
+        .map(|j| {
+            let i = j % c;
+            (f(pqr[i]) * du[j] + f(pqr[c + i]) * h[j] + f(pqr[2 * c + i])) as f32
+        })
+        .collect();
+    let want: Vec<f64> = (0..n * c)
+        .map(|j| {
+            let (sum, product) = by(j % c);
+            scale[j % c] * (du[j] - sum / n as f64 - hat(j) * product / n as f64)
+        })
+        .collect();
+    close("dh", &dh, &want, |j| 1e-5 * (1.0 + scale[j % c].abs()));
+}
+
+on_device!(sums_become_gradients_and_a_linear_map, |g| {
+    backward(g, 21, 40, true);
+    backward(g, 1, 5, true);
+    backward(g, 9, 33, false);
+});
+
+on_device!(partial_gradients_are_added_to_the_gradient, |g| {
+    for (partials, len) in [(1, 1), (19, 100), (8, 64)] {
+        let parts = noise(partials * len, 1);
+        let d_parts = g.upload(&parts);
+        let mut out = g.upload(&vec![0.5f32; len]);
+        let op = SumPartials::new(&g.device, partials, len).expect("it is there");
+        op.launch(&g.stream, Input::new(&d_parts, &g.stream), Output::new(&mut out, &g.stream))
+            .expect("it launches");
+        let want: Vec<f64> = (0..len)
+            .map(|i| 0.5 + (0..partials).map(|p| f64::from(parts[p * len + i])).sum::<f64>())
+            .collect();
+        close("gradient", &g.download(&out), &want, |_| 1e-5);
+    }
+});

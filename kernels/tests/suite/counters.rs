@@ -6,13 +6,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use half::bf16;
-use kernels::depthwise::{Forward, ForwardArgs, Shape};
+use kernels::depthwise::{Backward, BackwardArgs, Forward, ForwardArgs, Shape};
 use kernels::{Act, Input, Output};
 use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
 
 use crate::depthwise::Data;
-use crate::harness::{Gpu, Kernels, Number, dtype, run_case};
+use crate::harness::{Gpu, Kernels, Number, dtype, noise, run_case};
 
 /// Two images of 28 x 28, one group of channels: the same per output as any number of groups.
 fn plane(k: usize, stride: usize) -> Shape {
@@ -45,14 +45,62 @@ fn forward<T: Number>(g: &Gpu, k: usize) {
     }
 }
 
-/// Cases, small enough each.
-const CASES: [(&str, fn(&Gpu)); 6] = [
+fn backward<T: Number>(g: &Gpu, k: usize, stride: usize) {
+    let s = plane(k, stride);
+    let d = Data::<T>::new(&s);
+    let (input, output) = (s.n * s.h * s.w * s.c, s.n * s.oh() * s.ow() * s.c);
+    let op = Backward::new(&g.device, s, dtype::<T>(), Act::HSwish).expect("it is there").split(2, 28);
+    let up = |len, seed| g.upload(&noise(len, seed).into_iter().map(T::nearest).collect::<Vec<T>>());
+    let (da2, h2, h1) = (up(output, 5), up(output, 6), g.upload(&d.x));
+    let (scale, shift, pqr, w) =
+        (g.upload(&d.scale), g.upload(&d.shift), g.upload(&noise(3 * s.c, 7)), g.upload(&d.w));
+    let p = op.partials();
+    let mut du1 = g.empty::<T>(input);
+    let (mut dw, mut sums) = (g.empty::<f32>(p * k * k * s.c), g.empty::<f32>(p * s.c * 2));
+    let affine = || (Input::new(&scale, &g.stream), Input::new(&shift, &g.stream));
+    op.launch(
+        &g.stream,
+        BackwardArgs {
+            da2: Input::new(&da2, &g.stream),
+            h2: Input::new(&h2, &g.stream),
+            affine2: affine(),
+            pqr: Input::new(&pqr, &g.stream),
+            gate: None,
+            h1: Input::new(&h1, &g.stream),
+            affine1: Some(affine()),
+            mean1: Some(Input::new(&shift, &g.stream)),
+            w: Input::new(&w, &g.stream),
+            du1: Output::new(&mut du1, &g.stream),
+            dw: Output::new(&mut dw, &g.stream),
+            sums: Output::new(&mut sums, &g.stream),
+        },
+    )
+    .expect("it launches");
+    g.download(&du1);
+}
+
+type Case = (&'static str, fn(&Gpu));
+
+/// Small enough each.
+const CASES: [Case; 18] = [
     ("forward k3 f32", |g| forward::<f32>(g, 3)),
     ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
     ("forward k5 f32", |g| forward::<f32>(g, 5)),
     ("forward k5 bf16", |g| forward::<bf16>(g, 5)),
     ("forward k7 f32", |g| forward::<f32>(g, 7)),
     ("forward k7 bf16", |g| forward::<bf16>(g, 7)),
+    ("backward k3s1 f32", |g| backward::<f32>(g, 3, 1)),
+    ("backward k3s1 bf16", |g| backward::<bf16>(g, 3, 1)),
+    ("backward k3s2 f32", |g| backward::<f32>(g, 3, 2)),
+    ("backward k3s2 bf16", |g| backward::<bf16>(g, 3, 2)),
+    ("backward k5s1 f32", |g| backward::<f32>(g, 5, 1)),
+    ("backward k5s1 bf16", |g| backward::<bf16>(g, 5, 1)),
+    ("backward k5s2 f32", |g| backward::<f32>(g, 5, 2)),
+    ("backward k5s2 bf16", |g| backward::<bf16>(g, 5, 2)),
+    ("backward k7s1 f32", |g| backward::<f32>(g, 7, 1)),
+    ("backward k7s1 bf16", |g| backward::<bf16>(g, 7, 1)),
+    ("backward k7s2 f32", |g| backward::<f32>(g, 7, 2)),
+    ("backward k7s2 bf16", |g| backward::<bf16>(g, 7, 2)),
 ];
 
 /// Lane slots (issued warp instructions times 32) without moves, which the assembler folds.
@@ -61,9 +109,9 @@ fn slots(c: &Counters) -> u64 {
     32 * (c.executed().warp - moves)
 }
 
-/// Elements that a kernel's cost is stated in: outputs.
+/// Elements that a kernel's cost is stated in: what it writes.
 fn elements(name: &str) -> f64 {
-    let s = plane(3, if name.contains("s1") { 1 } else { 2 });
+    let s = plane(3, if name.contains("s1") || name.contains("_bwd_") { 1 } else { 2 });
     (s.n * s.oh() * s.ow() * s.c) as f64
 }
 
@@ -113,7 +161,7 @@ fn table(kernels: &Kernels) -> String {
 }
 
 /// Lane slots per element that a kernel may cost.
-const SLOTS: [(&str, f64); 12] = [
+const SLOTS: [(&str, f64); 24] = [
     ("depthwise_conv2d_fwd_k3s1_bf16", 34.0),
     ("depthwise_conv2d_fwd_k5s1_bf16", 53.0),
     ("depthwise_conv2d_fwd_k7s1_bf16", 82.0),
@@ -126,6 +174,18 @@ const SLOTS: [(&str, f64); 12] = [
     ("depthwise_conv2d_fwd_k3s2_f32", 70.0),
     ("depthwise_conv2d_fwd_k5s2_f32", 104.0),
     ("depthwise_conv2d_fwd_k7s2_f32", 141.0),
+    ("depthwise_conv2d_bwd_k3s1_bf16", 76.0),
+    ("depthwise_conv2d_bwd_k5s1_bf16", 116.0),
+    ("depthwise_conv2d_bwd_k7s1_bf16", 180.0),
+    ("depthwise_conv2d_bwd_k3s1_f32", 76.0),
+    ("depthwise_conv2d_bwd_k5s1_f32", 112.0),
+    ("depthwise_conv2d_bwd_k7s1_f32", 180.0),
+    ("depthwise_conv2d_bwd_k3s2_bf16", 57.0),
+    ("depthwise_conv2d_bwd_k5s2_bf16", 64.0),
+    ("depthwise_conv2d_bwd_k7s2_bf16", 82.0),
+    ("depthwise_conv2d_bwd_k3s2_f32", 54.0),
+    ("depthwise_conv2d_bwd_k5s2_f32", 60.0),
+    ("depthwise_conv2d_bwd_k7s2_f32", 80.0),
 ];
 
 #[test]
@@ -139,6 +199,7 @@ fn counters_are_those_of_the_golden_file() {
         // The child has done its case.
         return;
     }
+    println!("{}", table(&all));
     for (name, k) in &all {
         let (_, limit) =
             SLOTS.iter().find(|(start, _)| name.starts_with(start)).expect("every kernel here has a limit");

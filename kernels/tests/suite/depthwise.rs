@@ -1,7 +1,7 @@
 //! Depthwise convolutions against their definition.
 
 use half::bf16;
-use kernels::depthwise::{Forward, ForwardArgs, Shape};
+use kernels::depthwise::{Backward, BackwardArgs, Forward, ForwardArgs, Shape};
 use kernels::{Act, DType, Input, Output};
 
 use crate::harness::{Gpu, Number, close, dtype, noise};
@@ -153,6 +153,150 @@ on_device!(forward_k7s1_f32, |g| every::<f32>(g, 7, 1));
 on_device!(forward_k7s1_bf16, |g| every::<bf16>(g, 7, 1));
 on_device!(forward_k7s2_f32, |g| every::<f32>(g, 7, 2));
 on_device!(forward_k7s2_bf16, |g| every::<bf16>(g, 7, 2));
+
+/// The derivative of an activation in f64.
+fn slope(act: Act, u: f64) -> f64 {
+    match act {
+        Act::None => 1.0,
+        Act::Relu => f64::from(u > 0.0),
+        Act::Relu6 => f64::from(u > 0.0 && u < 6.0),
+        Act::HSwish if u.abs() >= 3.0 => f64::from(u > 0.0),
+        Act::HSwish => u / 3.0 + 0.5,
+        Act::Swish => {
+            let s = 1.0 / (1.0 + (-u).exp());
+            s * (1.0 + u * (1.0 - s))
+        }
+    }
+}
+
+/// Which parts of a block surround the convolution.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    /// Batch norm and activation in front.
+    front: bool,
+    /// Squeeze-excite behind.
+    gate: bool,
+}
+
+fn backward<T: Number>(g: &Gpu, s: Shape, around: Around, act: Act, images: usize) {
+    let what = format!("{s:?} {act:?} {around:?}");
+    let (input, output) = (s.n * s.h * s.w * s.c, s.n * s.oh() * s.ow() * s.c);
+    let d = Data::<T>::new(&s);
+    let rounded =
+        |len, seed, size| -> Vec<T> { noise(len, seed).into_iter().map(|v| T::nearest(size * v)).collect() };
+    let (da2, h2) = (rounded(output, 5, 1.0), rounded(output, 6, 3.0));
+    let (scale2, shift2, pqr) = (noise(s.c, 7), noise(s.c, 8), noise(3 * s.c, 9));
+    let (gate, mean1) = (noise(2 * s.n * s.c, 10), noise(s.c, 11));
+    // The definition.
+    let f = |v: f32| f64::from(v);
+    let dh2: Vec<f64> = (0..output)
+        .map(|i| {
+            let (c, image) = (i % s.c, i / (s.oh() * s.ow() * s.c));
+            let at = (image * s.c + c) * 2;
+            let (gate, extra) = if around.gate { (f(gate[at]), f(gate[at + 1])) } else { (1.0, 0.0) };
+            let h = h2[i].f64();
+            let du2 = (da2[i].f64() * gate + extra) * slope(act, h * f(scale2[c]) + f(shift2[c]));
+            f(pqr[c]) * du2 + f(pqr[s.c + c]) * h + f(pqr[2 * s.c + c])
+        })
+        .collect();
+    let u1 = |i: usize| d.x[i].f64() * f(d.scale[i % s.c]) + f(d.shift[i % s.c]);
+    let a1: Vec<f64> =
+        (0..input).map(|i| if around.front { activate(act, u1(i)) } else { d.x[i].f64() }).collect();
+    let (mut da1, mut size) = (vec![0.0; input], vec![0.0; input]);
+    let (mut dw, mut dw_size) = (vec![0.0; s.k * s.k * s.c], vec![0.0; s.k * s.k * s.c]);
+    for image in 0..s.n {
+        for o in 0..s.oh() * s.ow() {
+            for (at, t) in taps(&s, o / s.ow(), o % s.ow()) {
+                for c in 0..s.c {
+                    let i = (image * s.h * s.w + at) * s.c + c;
+                    let dy = dh2[(image * s.oh() * s.ow() + o) * s.c + c];
+                    let wt = f(d.w[t * s.c + c]);
+                    da1[i] += wt * dy;
+                    size[i] += (wt * dy).abs();
+                    dw[t * s.c + c] += a1[i] * dy;
+                    dw_size[t * s.c + c] += (a1[i] * dy).abs();
+                }
+            }
+        }
+    }
+    let factor = |i: usize| if around.front { slope(act, u1(i)) } else { 1.0 };
+    let du1: Vec<f64> = (0..input).map(|i| da1[i] * factor(i)).collect();
+
+    let op = Backward::new(&g.device, s, dtype::<T>(), act).expect("a kernel serves it");
+    let op = if images == 1 { op } else { op.split(images, s.h) };
+    let p = op.partials();
+    let up = |v: &[f32]| g.upload(v);
+    let (d_da2, d_h2, d_h1) = (g.upload(&da2), g.upload(&h2), g.upload(&d.x));
+    let (d_scale2, d_shift2, d_pqr, d_gate) = (up(&scale2), up(&shift2), up(&pqr), up(&gate));
+    let (d_scale1, d_shift1, d_mean1, d_w) = (up(&d.scale), up(&d.shift), up(&mean1), up(&d.w));
+    let mut out = g.empty::<T>(input);
+    let (mut parts, mut sums) = (g.empty::<f32>(p * s.k * s.k * s.c), g.empty::<f32>(p * s.c * 2));
+    op.launch(
+        &g.stream,
+        BackwardArgs {
+            da2: Input::new(&d_da2, &g.stream),
+            h2: Input::new(&d_h2, &g.stream),
+            affine2: (Input::new(&d_scale2, &g.stream), Input::new(&d_shift2, &g.stream)),
+            pqr: Input::new(&d_pqr, &g.stream),
+            gate: around.gate.then(|| Input::new(&d_gate, &g.stream)),
+            h1: Input::new(&d_h1, &g.stream),
+            affine1: around
+                .front
+                .then(|| (Input::new(&d_scale1, &g.stream), Input::new(&d_shift1, &g.stream))),
+            mean1: around.front.then(|| Input::new(&d_mean1, &g.stream)),
+            w: Input::new(&d_w, &g.stream),
+            du1: Output::new(&mut out, &g.stream),
+            dw: Output::new(&mut parts, &g.stream),
+            sums: Output::new(&mut sums, &g.stream),
+        },
+    )
+    .expect("it launches");
+    let (out, parts, sums) = (g.download(&out), g.download(&parts), g.download(&sums));
+    close(&format!("du1 of {what}"), &out, &du1, |i| {
+        T::EPSILON * du1[i].abs() + 1e-5 * size[i] * factor(i).abs().max(0.1) + 1e-6
+    });
+    let filter = s.k * s.k * s.c;
+    let merged: Vec<f32> = (0..filter).map(|i| (0..p).map(|j| parts[j * filter + i]).sum()).collect();
+    close(&format!("dw of {what}"), &merged, &dw, |i| 1e-5 * dw_size[i] + 1e-6);
+    for c in 0..s.c {
+        let mean = if around.front { f(mean1[c]) } else { 0.0 };
+        let each = || (c..input).step_by(s.c).map(|i| (out[i].f64(), d.x[i].f64() - mean));
+        for (which, want, size) in [
+            (0, each().map(|v| v.0).sum::<f64>(), each().map(|v| v.0.abs()).sum::<f64>()),
+            (1, each().map(|v| v.0 * v.1).sum(), each().map(|v| (v.0 * v.1).abs()).sum()),
+        ] {
+            let got: f64 = (0..p).map(|j| f(sums[(j * s.c + c) * 2 + which])).sum();
+            assert!(
+                (got - want).abs() <= 1e-5 * size + 1e-6,
+                "{what}: sum {which} of {c} is {got} for {want}"
+            );
+        }
+    }
+}
+
+/// As [`every`], with and without the parts around the convolution.
+fn every_backward<T: Number>(g: &Gpu, k: usize, stride: usize) {
+    let shape = |n, h, w, c| Shape { n, h, w, c, k, stride };
+    let around = |front, gate| Around { front, gate };
+    backward::<T>(g, shape(2, 5, 9, 40), around(true, true), Act::HSwish, 1);
+    backward::<T>(g, shape(3, 7, 7, 33), around(true, false), Act::Swish, 2);
+    backward::<T>(g, shape(1, 18, 9, 8), around(true, true), Act::Relu6, 1);
+    backward::<T>(g, shape(2, 1, 1, 3), around(true, true), Act::Relu, 1);
+    backward::<T>(g, shape(1, 3, 61, 16), around(false, false), Act::Relu6, 1);
+}
+
+on_device!(backward_k3s1_f32, |g| every_backward::<f32>(g, 3, 1));
+on_device!(backward_k3s1_bf16, |g| every_backward::<bf16>(g, 3, 1));
+on_device!(backward_k3s2_f32, |g| every_backward::<f32>(g, 3, 2));
+on_device!(backward_k3s2_bf16, |g| every_backward::<bf16>(g, 3, 2));
+on_device!(backward_k5s1_f32, |g| every_backward::<f32>(g, 5, 1));
+on_device!(backward_k5s1_bf16, |g| every_backward::<bf16>(g, 5, 1));
+on_device!(backward_k5s2_f32, |g| every_backward::<f32>(g, 5, 2));
+on_device!(backward_k5s2_bf16, |g| every_backward::<bf16>(g, 5, 2));
+on_device!(backward_k7s1_f32, |g| every_backward::<f32>(g, 7, 1));
+on_device!(backward_k7s1_bf16, |g| every_backward::<bf16>(g, 7, 1));
+on_device!(backward_k7s2_f32, |g| every_backward::<f32>(g, 7, 2));
+on_device!(backward_k7s2_bf16, |g| every_backward::<bf16>(g, 7, 2));
 
 on_device!(wrong_shapes_and_buffers_are_refused_by_name, |g| {
     let s = Shape { n: 1, h: 4, w: 4, c: 8, k: 3, stride: 1 };
