@@ -188,3 +188,63 @@ fn benches_print_the_keys_of_the_scripts_beside_them() {
     let all: Vec<&str> = search.iter().copied().chain(["--json", "--threads", "2"]).collect();
     assert!(json(&bench.ok(&all))["candidates_per_hour"].as_f64().unwrap() > 0.0);
 }
+
+#[test]
+fn a_measured_latency_table_bounds_a_search_and_stays_in_the_run_directory() {
+    let bench = Bench::new();
+    let measure =
+        ["bench", "latency", "--space", "quickstart", "--image", "12", "--classes", "2", "--samples", "5"];
+    let told =
+        json(&bench.ok(&[&measure[..], &["--threads", "1", "--out", "latency.json", "--json"]].concat()));
+    assert_eq!((told["threads"].as_u64(), told["networks"].as_u64()), (Some(1), Some(20)));
+    assert!(told["correlation"].is_number() && told["mean_error"].as_f64().unwrap() >= 0.0, "{told}");
+    let bound = |ms: &str| {
+        let max_ms = format!("search.constraint.latency.max-ms={ms}");
+        [
+            "run",
+            "brief.toml",
+            "--out",
+            "run",
+            "--set",
+            "search.constraint.latency.table=latency.json",
+            "--set",
+            &max_ms,
+        ]
+        .map(str::to_owned)
+    };
+    let call = |ms: &str, code: i32| {
+        let args = bound(ms);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        bench.fails(&args, code)
+    };
+    // Known before training: nothing is so fast, a bound that is none, a table that is not there or of
+    // another space.
+    let error = call("1e-9", 1);
+    assert!(error.contains("latency.max-ms") && error.contains("the least is"), "{error}");
+    assert!(call("-1", 2).contains("search.constraint.latency.max-ms"));
+    std::fs::rename(bench.path("latency.json"), bench.path("kept.json")).unwrap();
+    assert!(call("1000", 1).contains("latency.json"));
+    bench.ok(&[
+        "bench",
+        "latency",
+        "--space",
+        "quickstart",
+        "--samples",
+        "1",
+        "--networks",
+        "0",
+        "--out",
+        "latency.json",
+    ]);
+    let error = call("1000", 2);
+    assert!(error.contains("no entry") && error.contains("latency.json"), "{error}");
+    assert!(!bench.path("run").exists());
+    // A bound that everything meets; the directory goes on without the file it was given.
+    std::fs::rename(bench.path("kept.json"), bench.path("latency.json")).unwrap();
+    let args = bound("1000");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    bench.ok(&[&["train-supernet"], &args[1..]].concat());
+    std::fs::remove_file(bench.path("latency.json")).unwrap();
+    let result = json(&bench.ok(&["evaluate", "run", "--json"]));
+    assert!(result["found"]["predicted_ms"].as_f64().unwrap() > 0.0, "{result}");
+}

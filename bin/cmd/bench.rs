@@ -3,6 +3,8 @@
 
 mod block;
 mod groups;
+mod latency;
+mod loader;
 mod search;
 mod step;
 
@@ -38,6 +40,10 @@ enum BenchCommand {
     Eval(step::Eval),
     /// Forward passes with batch statistics, as batch-norm calibration does
     Recal(step::Recal),
+    /// Images per second of the data loader
+    Loader(loader::Bench),
+    /// Every block of a space, as a table that a search can be bound by
+    Latency(latency::Latency),
     /// Candidates per hour of an evolutionary search
     Search(search::Search),
 }
@@ -52,6 +58,8 @@ impl Bench {
             BenchCommand::Block(c) => c.run(),
             BenchCommand::Eval(c) => c.run(),
             BenchCommand::Recal(c) => c.run(),
+            BenchCommand::Loader(c) => c.run(),
+            BenchCommand::Latency(c) => c.run(),
             BenchCommand::Search(c) => c.run(),
         }?;
         Ok(ExitCode::SUCCESS)

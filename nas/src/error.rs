@@ -114,6 +114,14 @@ pub enum Error {
         /// The least parameters and multiply-adds, each by itself.
         smallest: Cost,
     },
+    /// A latency table cannot be used.
+    #[error("latency table {}: {problem}", path.display())]
+    Latency {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: crate::latency::LatencyProblem,
+    },
     /// A search ended without a candidate.
     #[error("the search scored no candidate")]
     NothingFound,
@@ -198,6 +206,7 @@ impl Error {
                 | Error::UnknownSpace { .. }
                 | Error::Space { .. }
                 | Error::Arch { .. }
+                | Error::Latency { .. }
                 | Error::RunExists { .. }
                 | Error::RecipeChanged { .. }
         ) || matches!(self, Error::Data(error) if error.is_usage())

@@ -2,7 +2,7 @@
 //!
 //! | room | what lies there |
 //! | --- | --- |
-//! | [`space`], [`arch`], [`blocks`], [`cost`] | what can be built and what it costs |
+//! | [`space`], [`arch`], [`blocks`], [`cost`], [`latency`] | what can be built and what it costs |
 //! | [`model`] | a space with its parameters; forward |
 //! | [`data`] | images on disk to batches |
 //! | [`train`], [`sample`] | the training loop; which path each step takes |
@@ -26,6 +26,7 @@ pub mod figures;
 pub mod files;
 pub mod groups;
 pub mod journal;
+pub mod latency;
 pub mod model;
 pub mod outcome;
 pub mod rank;

@@ -20,6 +20,9 @@ pub struct Network {
     pub macs: u64,
     /// Parameters.
     pub params: u64,
+    /// Milliseconds by the latency table that bounds the search, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_ms: Option<f64>,
     /// Seconds spent on finding and retraining it.
     pub seconds: f64,
 }

@@ -153,6 +153,7 @@ mod tests {
             top1_error: (top1 * (1.0 - top1) / 1000.0).sqrt(),
             macs: 12_345_678,
             params: 204_800,
+            predicted_ms: None,
             seconds: 83.0,
         }
     }

@@ -2,6 +2,7 @@
 //! constraints, and from their own history.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use engine::Rng;
 use nas::search::{
@@ -16,6 +17,7 @@ fn score(arch: &Arch) -> Score {
 }
 
 fn domain(space: &Space, constraint: Constraint, seed: u64) -> Domain<'_> {
+    let constraint = constraint.bind(space, Path::new("")).unwrap();
     Domain { space, constraint, rng: Rng::new(seed, "search") }
 }
 
@@ -62,7 +64,7 @@ fn evolution_beats_random_search_at_equal_budget_on_every_seed() {
 #[test]
 fn nothing_is_asked_for_twice_and_everything_satisfies_the_constraint() {
     let space = Space::load("spos-shufflenet").unwrap();
-    let constraint = Constraint { max_macs: Some(320_000_000), max_params: Some(3_500_000) };
+    let constraint = Constraint { max_macs: Some(320_000_000), max_params: Some(3_500_000), latency: None };
     let domain = domain(&space, constraint, 0);
     for searcher in
         [&mut evolution(50, 5) as &mut dyn Searcher, &mut RandomSearch::new(RandomConfig { candidates: 300 })]
@@ -71,14 +73,14 @@ fn nothing_is_asked_for_twice_and_everything_satisfies_the_constraint() {
         let all = run(searcher, &domain);
         assert_eq!(all.len() as u64, total);
         assert_eq!(all.iter().map(|(a, _)| a).collect::<HashSet<_>>().len(), all.len());
-        assert!(all.iter().all(|(a, _)| constraint.allows(&space.cost(a))));
+        assert!(all.iter().all(|(a, _)| domain.constraint.allows(&space, a)));
     }
 }
 
 #[test]
 fn a_small_space_is_searched_to_its_end() {
     let space = Space::load("nas-bench-macro").unwrap();
-    let domain = domain(&space, Constraint { max_macs: Some(11_000_000), max_params: None }, 0);
+    let domain = domain(&space, Constraint { max_macs: Some(11_000_000), ..Constraint::default() }, 0);
     let all = run(&mut evolution(50, 20), &domain);
     assert!(!all.is_empty() && all.len() < 500, "{}", all.len());
     assert!(all.iter().all(|(a, _)| space.canonical(a) == *a), "only canonical keys are scored");
@@ -87,11 +89,12 @@ fn a_small_space_is_searched_to_its_end() {
 #[test]
 fn an_infeasible_constraint_ends_with_a_message() {
     let space = Space::load("spos-shufflenet").unwrap();
-    let constraint = Constraint { max_macs: Some(1_000), max_params: None };
-    assert!(matches!(constraint.check(&space), Err(Error::Infeasible { tries: 0, .. })));
+    let constraint = Constraint { max_macs: Some(1_000), ..Constraint::default() };
+    assert!(matches!(constraint.bind(&space, Path::new("")), Err(Error::Infeasible { tries: 0, .. })));
     // Each bound can be met alone, both together cannot: found out by bounded tries.
     let least = space.smallest_cost();
-    let both = Constraint { max_macs: Some(least.macs + 100_000), max_params: Some(least.params) };
+    let both =
+        Constraint { max_macs: Some(least.macs + 100_000), max_params: Some(least.params), latency: None };
     let domain = domain(&space, both, 0);
     let error = evolution(50, 5).ask(&domain).unwrap_err();
     assert!(error.to_string().contains("random ones tried"), "{error}");

@@ -9,7 +9,7 @@ use cpu_time::ProcessTime;
 use engine::{Rng, Tensor};
 use nas::evaluate::{Evaluator, Images};
 use nas::model::{Model, NormParams};
-use nas::search::{Constraint, Domain, Evolution, EvolutionConfig, Score, Searcher};
+use nas::search::{Bound, Domain, Evolution, EvolutionConfig, Score, Searcher};
 use serde_json::json;
 
 use super::{Preset, peak_rss_mib, print};
@@ -77,7 +77,7 @@ impl Search {
             memory: self.memory_mib << 20,
             stop: &stop,
         };
-        let domain = Domain { space: &space, constraint: Constraint::default(), rng: Rng::new(0, "search") };
+        let domain = Domain { space: &space, constraint: Bound::default(), rng: Rng::new(0, "search") };
         let mut evolution = Evolution::new(EvolutionConfig {
             population: self.population,
             rounds: self.rounds,

@@ -24,7 +24,7 @@ use crate::files;
 use crate::journal::Journal;
 use crate::outcome::Outcome;
 use crate::recipe::Recipe;
-use crate::search::Domain;
+use crate::search::{Bound, Domain};
 use crate::space::Space;
 
 pub use networks::Snapshot;
@@ -98,6 +98,16 @@ impl RunDir {
         self.0.join("networks").join(subject)
     }
 
+    /// The latency table that the search is bound by, if it is.
+    pub fn latency(&self) -> PathBuf {
+        self.0.join("latency.json")
+    }
+
+    /// The latency table that shrinking is bound by, if it is.
+    pub fn shrink_latency(&self) -> PathBuf {
+        self.0.join("shrink-latency.json")
+    }
+
     /// The found architecture.
     pub fn arch(&self) -> PathBuf {
         self.0.join("arch.json")
@@ -164,7 +174,21 @@ fn absolute(recipe: &Recipe, base: &Path) -> Result<Recipe> {
     if space.is_file() {
         recipe.space = absolute_path(&space)?.to_string_lossy().into_owned();
     }
+    let constraints = std::iter::once(&mut recipe.search.constraint);
+    for constraint in constraints.chain(recipe.shrink.as_mut().map(|shrink| &mut shrink.constraint)) {
+        if let Some(latency) = &mut constraint.latency {
+            latency.table = absolute_path(&base.join(&latency.table))?;
+        }
+    }
     Ok(recipe)
+}
+
+/// The latency tables that a recipe names, and where a run directory keeps each.
+fn tables<'a>(recipe: &'a mut Recipe, dir: &RunDir) -> Vec<(&'a mut PathBuf, PathBuf)> {
+    let search = recipe.search.constraint.latency.as_mut().map(|l| (&mut l.table, dir.latency()));
+    let shrink = recipe.shrink.as_mut().and_then(|shrink| shrink.constraint.latency.as_mut());
+    let shrink = shrink.map(|l| (&mut l.table, dir.shrink_latency()));
+    search.into_iter().chain(shrink).collect()
 }
 
 fn absolute_path(path: &Path) -> Result<PathBuf> {
@@ -221,6 +245,7 @@ fn prepare(dir: &RunDir, recipe: &Recipe, resume: bool) -> Result<()> {
 pub(crate) struct Run<'a> {
     pub recipe: Recipe,
     pub space: Space,
+    pub bound: Bound,
     pub data: Data,
     pub dir: RunDir,
     pub cpu: Cpu,
@@ -234,7 +259,7 @@ impl Run<'_> {
     pub fn domain(&self, purpose: &str) -> Domain<'_> {
         Domain {
             space: &self.space,
-            constraint: self.recipe.search.constraint,
+            constraint: self.bound.clone(),
             rng: engine::Rng::new(self.recipe.seed, purpose),
         }
     }
@@ -255,10 +280,21 @@ pub fn run(
     let space = Space::load(&recipe.space)?;
     let data = recipe.data.open(base, recipe.seed)?;
     let space = fit(space, &recipe, &data)?;
-    recipe.search.constraint.check(&space)?;
+    let dir = options.dir;
+    // A run directory keeps the latency tables that it was begun with, and goes on with those.
+    let stored = recipe.clone();
+    let mut recipe = recipe;
+    if options.resume {
+        for (table, kept) in tables(&mut recipe, &dir) {
+            if kept.exists() {
+                *table = absolute_path(&kept)?;
+            }
+        }
+    }
+    let bound = recipe.search.constraint.bind(&space, base)?;
     recipe.supernet.paths(&space)?;
     match &recipe.shrink {
-        Some(config) => config.constraint.check(&space)?,
+        Some(config) => drop(config.constraint.bind(&space, base)?),
         None if options.until == Stage::Shrink => {
             return Err(Error::Setting {
                 key: "shrink".into(),
@@ -276,14 +312,18 @@ pub fn run(
         });
     }
     // Nothing is written before everything above has been found sound.
-    let dir = options.dir;
-    prepare(&dir, &recipe, options.resume)?;
+    prepare(&dir, &stored, options.resume)?;
     files::write_atomic(&dir.space(), space.to_toml()?.as_bytes())?;
+    for (table, kept) in tables(&mut recipe, &dir) {
+        files::write_atomic(&kept, &files::read(table)?)?;
+        *table = absolute_path(&kept)?;
+    }
     let mut run = Run {
         checkpoints: Checkpoints::open(&dir.checkpoints())?,
         journal: Journal::open(&dir.events(), sinks)?,
         recipe,
         space,
+        bound,
         data,
         dir,
         cpu: options.cpu,
@@ -291,7 +331,7 @@ pub fn run(
     };
     if let Some(config) = run.recipe.shrink.clone() {
         run.space = shrink::shrink(&mut run, &config)?;
-        run.recipe.search.constraint.check(&run.space)?;
+        run.bound = run.recipe.search.constraint.bind(&run.space, base)?;
     }
     if options.until == Stage::Shrink {
         return Ok(None);

@@ -285,6 +285,7 @@ fn test(run: &mut Run<'_>, subject: &str) -> Result<(Network, u64)> {
         top1_error: (top1 * (1.0 - top1) / score.images.max(1) as f64).sqrt(),
         macs: cost.macs,
         params: cost.params,
+        predicted_ms: run.bound.predict(&snapshot.arch),
         seconds: snapshot.seconds,
     };
     Ok((network, score.images))

@@ -65,8 +65,8 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
     let calibration = calibration_images(&run.recipe, &run.data, &run.cpu, &config)?;
     let scored =
         scored_images(&run.cpu, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
-    let Run { recipe, space, dir, stop, journal, .. } = run;
-    let domain = Domain { space, constraint: config.constraint, rng: Rng::new(recipe.seed, "search") };
+    let Run { recipe, space, bound, dir, stop, journal, .. } = run;
+    let domain = Domain { space, constraint: bound.clone(), rng: Rng::new(recipe.seed, "search") };
     let evaluator = Evaluator {
         model: &supernet.model,
         store: &supernet.store,

@@ -197,12 +197,13 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
             let started = Instant::now();
             let rng = Rng::new(seed, "shrink-children").fork(&number.to_string());
             let angles = Angles::new(&space, &base, &session.store);
-            let scored =
-                operator_scores(&space, config.children, &config.constraint, &rng, |child| match &judged {
-                    None => Ok(angles.of(child)),
-                    Some(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
-                    Some(images) => accuracy(&model, &session.store, &lift.arch(child), images),
-                });
+            // The recipe's paths are absolute by now.
+            let bound = config.constraint.bind(&space, Path::new(""))?;
+            let scored = operator_scores(&space, config.children, &bound, &rng, |child| match &judged {
+                None => Ok(angles.of(child)),
+                Some(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
+                Some(images) => accuracy(&model, &session.store, &lift.arch(child), images),
+            });
             let scores = match scored {
                 Err(Error::Stopped) => {
                     // The round is scored again from its training on.

@@ -110,7 +110,7 @@ impl Evolution {
                 return;
             }
             let arch = domain.space.canonical(&child(&self.parents));
-            if domain.constraint.allows(&domain.space.cost(&arch)) && self.visited.insert(arch.clone()) {
+            if domain.constraint.allows(domain.space, &arch) && self.visited.insert(arch.clone()) {
                 children.push(arch);
             }
         }

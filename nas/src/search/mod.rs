@@ -11,7 +11,7 @@ mod random;
 use engine::Rng;
 use serde::{Deserialize, Serialize};
 
-pub use constraint::Constraint;
+pub use constraint::{Bound, Constraint, MaxLatency};
 pub use evolution::{Evolution, EvolutionConfig};
 pub use random::{RandomConfig, RandomSearch};
 
@@ -51,7 +51,7 @@ pub struct Domain<'a> {
     /// The space.
     pub space: &'a Space,
     /// The constraint.
-    pub constraint: Constraint,
+    pub constraint: Bound,
     /// The stream of this search.
     pub rng: Rng,
 }
@@ -66,7 +66,7 @@ impl Domain<'_> {
     ) -> Option<Arch> {
         (0..tries)
             .map(|_| self.space.canonical(&self.space.sample(draws)))
-            .find(|arch| self.constraint.allows(&self.space.cost(arch)) && accept(arch))
+            .find(|arch| self.constraint.allows(self.space, arch) && accept(arch))
     }
 
     /// `n` different uniform paths that satisfy the constraint; fewer if so many are not found.
@@ -168,6 +168,7 @@ impl SearchConfig {
         if self.eval_batch == 0 {
             return bad("eval-batch", 0, "1 or more");
         }
+        self.constraint.check("search")?;
         match &self.algorithm {
             Algorithm::Evolution(config) => config.check(),
             Algorithm::Random(config) => config.check(),

@@ -85,6 +85,7 @@ impl ShrinkConfig {
     /// # Errors
     /// [`Error::Setting`] with the key.
     pub fn check(&self) -> Result<()> {
+        self.constraint.check("shrink")?;
         let bad = |key: &str, value: u64, range: &str| {
             Err(Error::Setting {
                 key: format!("shrink.{key}"),

@@ -11,7 +11,7 @@ use engine::rng::Draws;
 use crate::arch::Arch;
 use crate::blocks::Block;
 use crate::error::Result;
-use crate::search::Constraint;
+use crate::search::Bound;
 use crate::space::Space;
 
 /// Tries per wanted child.
@@ -44,7 +44,7 @@ struct Offer {
 pub fn operator_scores(
     space: &Space,
     wanted: usize,
-    constraint: &Constraint,
+    constraint: &Bound,
     rng: &Rng,
     mut score: impl FnMut(&Arch) -> Result<f64>,
 ) -> Result<Vec<OperatorScore>> {
@@ -62,7 +62,7 @@ pub fn operator_scores(
                     break;
                 }
                 let child = child(&offers, (slot, choice as u16), &mut draws);
-                if !constraint.allows(&space.cost(&child)) || !visited.insert(child.clone()) {
+                if !constraint.allows(space, &child) || !visited.insert(child.clone()) {
                     continue;
                 }
                 let value = score(&child)?;
@@ -118,7 +118,10 @@ fn child(offers: &[Offer], fixed: (usize, u16), draws: &mut Draws) -> Arch {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::search::Constraint;
 
     #[test]
     fn an_operators_score_is_the_mean_over_children_with_it() {
@@ -128,7 +131,7 @@ mod tests {
             space.without(&[(3, 0), (3, 1), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0), (6, 1), (7, 0), (7, 1)]);
         let space = space.unwrap();
         let mut visited = HashSet::new();
-        let scores = operator_scores(&space, 1000, &Constraint::default(), &Rng::new(0, "t"), |child| {
+        let scores = operator_scores(&space, 1000, &Bound::default(), &Rng::new(0, "t"), |child| {
             assert!(visited.insert(child.clone()), "no child is scored twice");
             Ok(f64::from(child.choices()[0] == 2) + 0.5 * f64::from(child.choices()[1]))
         })
@@ -150,6 +153,7 @@ mod tests {
     fn children_are_shared_and_counted_up_to_the_wanted_number() {
         let space = Space::load("proxyless-gpu").unwrap();
         let constraint = Constraint { max_macs: Some(600_000_000), ..Constraint::default() };
+        let constraint = constraint.bind(&space, Path::new("")).unwrap();
         let mut children = Vec::new();
         let scores = operator_scores(&space, 50, &constraint, &Rng::new(0, "t"), |child| {
             children.push(child.clone());
@@ -183,6 +187,7 @@ mod tests {
         let space = Space::load("nas-bench-macro").unwrap();
         let least = space.cost(&space.smallest()).macs;
         let constraint = Constraint { max_macs: Some(least), ..Constraint::default() };
+        let constraint = constraint.bind(&space, Path::new("")).unwrap();
         let scores = operator_scores(&space, 10, &constraint, &Rng::new(0, "t"), |_| Ok(1.0)).unwrap();
         assert!(scores.iter().all(|s| (s.choice == 0) == s.score.is_some()), "{scores:?}");
     }
