@@ -86,7 +86,12 @@ fn spos_goes() {
 
 #[test]
 fn spos_after_shrinking_goes() {
-    let sets: Vec<&str> = SHRINK.to_vec();
-    let outcome = goes("spos-abs.toml", &sets);
+    let outcome = goes("spos-abs.toml", &SHRINK);
+    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn fairnas_after_shrinking_goes() {
+    let outcome = goes("fairnas-abs.toml", &SHRINK);
     assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
 }

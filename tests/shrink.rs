@@ -194,13 +194,14 @@ fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
     bench.ok(&[&["run", "tiny.toml", "--out", "run"], &few[..]].concat());
     let images = ["--calibration-images", "40", "--held-out-images", "20", "--json"];
     let from = ["rank", "--from", "run", "--table", "run"];
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &[],
         &["--metric", "accuracy", "--calibration-images", "0"],
         &["--metric", "angle"],
         &["--metric", "macs"],
         &["--metric", "zero-cost"],
         &["--metric", "zero-cost", "--proxy", "gradient-norm"],
+        &["--metric", "zero-cost", "--proxy", "jacobian-covariance"],
     ];
     for case in cases {
         let images = if case.contains(&"0") { &images[2..] } else { &images[..] };
@@ -212,7 +213,7 @@ fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
     }
     let kept = json(&read(&bench.path("run").join("rank.json")));
     let names: Vec<&str> = kept.as_array().unwrap().iter().map(|r| r["metric"].as_str().unwrap()).collect();
-    assert_eq!(names, ["accuracy", "angle", "macs", "synflow", "gradient-norm"], "one of each metric");
+    assert_eq!(names, ["accuracy", "angle", "macs", "synflow", "gradient-norm", "jacobian-covariance"], "one of each metric");
     assert_eq!(kept[0]["points"].as_array().unwrap().len(), 4);
     bench.ok(&["report", "run"]);
     let report = read(&bench.path("run").join("report.html"));

@@ -77,6 +77,8 @@ enum Proxy {
     Synflow,
     /// Norm of the loss's gradient on one batch of training images
     GradientNorm,
+    /// How differently one batch of training images is answered to (jacob_cov)
+    JacobianCovariance,
 }
 
 #[derive(Clone, Copy)]
@@ -104,6 +106,7 @@ impl Rank {
             (MetricArg::Params, _) => Metric::Params,
             (MetricArg::ZeroCost, Proxy::Synflow) => Metric::Synflow,
             (MetricArg::ZeroCost, Proxy::GradientNorm) => Metric::GradientNorm,
+            (MetricArg::ZeroCost, Proxy::JacobianCovariance) => Metric::JacobianCovariance,
         };
         let request = Request {
             metric,

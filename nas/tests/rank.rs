@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use engine::{Cpu, Rng, Tensor};
 use nas::model::{Model, NormParams};
-use nas::rank::{Metric, Ranking, Request, Synflow, Truth, gradient_norm, rank_space, space_scores};
+use nas::rank::{
+    Metric, Ranking, Request, Synflow, Truth, gradient_norm, jacobian_covariance, rank_space, space_scores,
+};
 use nas::{Space, evaluate};
 
 fn request(metric: Metric) -> Request {
@@ -149,6 +151,11 @@ fn scores_at_initialisation_do_not_depend_on_what_was_scored_before() {
     let first = norm(&large);
     assert!(first > norm(&small));
     assert_eq!(norm(&large), first);
+    let mut spread = |arch| jacobian_covariance(&model, &mut store, arch, &images).unwrap();
+    let first = spread(&large);
+    // Eight images that had nothing in common would give about -8.
+    assert!(first < -7.9 && first != spread(&small), "{first}");
+    assert_eq!(spread(&large), first);
     let mut synflow = Synflow::new(&model, store).unwrap();
     let first = synflow.score(&large).unwrap();
     assert!(first > synflow.score(&small).unwrap());

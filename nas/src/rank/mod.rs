@@ -4,6 +4,7 @@
 //! the ceiling that the noise of training sets.
 
 pub mod correlation;
+mod jacobian;
 mod truth;
 mod zero_cost;
 
@@ -12,6 +13,7 @@ use std::time::Instant;
 use engine::Rng;
 use serde::{Deserialize, Serialize};
 
+pub use jacobian::jacobian_covariance;
 pub(crate) use truth::Tested;
 pub use truth::{Trained, Truth};
 pub use zero_cost::{Synflow, gradient_norm};
@@ -36,6 +38,8 @@ pub enum Metric {
     Synflow,
     /// Norm of the gradient at initialisation.
     GradientNorm,
+    /// How differently images are answered to at initialisation.
+    JacobianCovariance,
 }
 
 impl Metric {
@@ -48,6 +52,7 @@ impl Metric {
             Metric::Params => "params",
             Metric::Synflow => "synflow",
             Metric::GradientNorm => "gradient-norm",
+            Metric::JacobianCovariance => "jacobian-covariance",
         }
     }
 }
@@ -174,7 +179,7 @@ pub fn space_scores(space: &Space, truth: &Truth, request: &Request, cpu: &engin
                 Ok(scores)
             })
         }
-        Metric::Accuracy | Metric::Angle | Metric::GradientNorm => Err(Error::Setting {
+        Metric::Accuracy | Metric::Angle | Metric::GradientNorm | Metric::JacobianCovariance => Err(Error::Setting {
             key: "metric".into(),
             value: request.metric.name().into(),
             range: "macs, params or synflow where there is no run".into(),

@@ -45,6 +45,7 @@ fn scatter(ranking: &Ranking) -> String {
         Metric::Params => (1e-6, "parameters, millions"),
         Metric::Synflow => (1.0, "synflow, natural logarithm"),
         Metric::GradientNorm => (1.0, "norm of the gradient"),
+        Metric::JacobianCovariance => (1.0, "covariance of Jacobians"),
     };
     let title = format!("{} networks", count(ranking.points.len() as u64));
     let points = ranking.points.iter().map(|p| [scale * p.score, p.truth]).collect();

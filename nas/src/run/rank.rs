@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
 use crate::files;
 use crate::model::{Model, NormParams};
-use crate::rank::{Metric, Ranking, Request, Truth, gradient_norm, space_scores};
+use crate::rank::{Metric, Ranking, Request, Truth, gradient_norm, jacobian_covariance, space_scores};
 use crate::recipe::Recipe;
 use crate::search::{Score, SearchConfig};
 use crate::shrink::Angles;
@@ -91,13 +91,14 @@ impl Scorer<'_> {
                 let angles = Angles::new(self.space, initial.values(), &trained);
                 Ok(archs.iter().map(|arch| angles.of(arch)).collect())
             }
-            Metric::GradientNorm => {
+            Metric::GradientNorm | Metric::JacobianCovariance => {
                 let data = self.recipe.data.open(self.dir.path(), self.recipe.seed)?;
                 let (images, labels) = self.training_batch(&data)?;
-                let one = |arch| {
-                    self.unless_stopped(|| gradient_norm(&model, &mut initial, arch, &images, &labels))
+                let mut score = |arch| match self.request.metric {
+                    Metric::GradientNorm => gradient_norm(&model, &mut initial, arch, &images, &labels),
+                    _ => jacobian_covariance(&model, &mut initial, arch, &images),
                 };
-                archs.iter().map(one).collect()
+                archs.iter().map(|arch| self.unless_stopped(|| score(arch))).collect()
             }
             Metric::Macs | Metric::Params | Metric::Synflow => {
                 space_scores(self.space, truth, self.request, self.cpu)
