@@ -15,6 +15,26 @@ pub struct DeviceArgs {
     /// Threads; results do not depend on them [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Most memory that tensors may take, for example 512MiB or 2GiB; without it, what the system gives
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<usize>,
+}
+
+/// Bytes, or a number with KiB, MiB or GiB.
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes =
+        text[..digits].parse().ok().zip(unit).and_then(|(n, unit): (usize, usize)| n.checked_mul(unit));
+    bytes
+        .filter(|&n| n > 0)
+        .ok_or_else(|| "a size is a number of bytes, or one with KiB, MiB or GiB".to_owned())
 }
 
 impl DeviceArgs {
@@ -27,7 +47,7 @@ impl DeviceArgs {
             Some(n) => n,
             None => std::thread::available_parallelism().context("counting cores; give --threads")?.get(),
         };
-        Ok(Cpu::new(threads)?)
+        Ok(Cpu::with_cap(threads, self.memory.unwrap_or(usize::MAX))?)
     }
 }
 

@@ -127,6 +127,10 @@ fn a_loss_that_is_not_finite_names_step_and_path() {
     let bench = Bench::new();
     let error = bench.fails(&["run", "tiny.toml", "--out", "run", "--set", "supernet.train.lr=1e30"], 1);
     assert!(error.contains("not finite at step") && error.contains("on path mb_"), "{error}");
+    assert!(
+        ["stem.", "stage", "head."].iter().any(|place| error.contains(place)),
+        "no layer is named: {error}"
+    );
     let events = std::fs::read_to_string(bench.path("run").join("events.jsonl")).unwrap();
     assert!(events.contains("\"non-finite\""), "{events}");
 }
@@ -247,4 +251,33 @@ fn a_measured_latency_table_bounds_a_search_and_stays_in_the_run_directory() {
     std::fs::remove_file(bench.path("latency.json")).unwrap();
     let result = json(&bench.ok(&["evaluate", "run", "--json"]));
     assert!(result["found"]["predicted_ms"].as_f64().unwrap() > 0.0, "{result}");
+}
+
+#[test]
+fn a_memory_cap_is_kept_and_told_with_the_batch_that_fits() {
+    let bench = Bench::new();
+    let run = ["train-supernet", "tiny.toml", "--out", "run", "--set", "supernet.train.bn-batch=20"];
+    // The least memory in which a batch of a few images fits, but not the recipe's.
+    let (cap, fits, error) = (0..40)
+        .find_map(|i| {
+            let cap = format!("{}KiB", 256 * 5u64.pow(i) / 4u64.pow(i));
+            let error = bench.fails(&[&run[..], &["--memory", &cap, "--resume"]].concat(), 1);
+            let fits: usize = error.split("bn-batch = ").nth(1)?.split(' ').next()?.parse().ok()?;
+            (fits >= 2).then_some((cap, fits, error))
+        })
+        .unwrap();
+    for word in ["out of memory in train-supernet", "bytes asked for", "in use", "by weights", "activations"]
+    {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    assert!(fits < 20, "{error}");
+    // Every path fits with that many, in the same memory.
+    let (batch, bn) = (format!("supernet.train.batch={fits}"), format!("supernet.train.bn-batch={fits}"));
+    let smaller =
+        ["train-supernet", "tiny.toml", "--out", "fits", "--memory", &cap, "--set", &batch, "--set", &bn];
+    bench.ok(&smaller);
+    // The first run goes on with more memory.
+    bench.ok(&[&run[..], &["--resume", "--memory", "1GiB"]].concat());
+    let error = bench.fails(&[&run[..], &["--memory", "lots"]].concat(), 2);
+    assert!(error.contains("MiB"), "{error}");
 }

@@ -36,6 +36,11 @@ fn neither_threads_nor_workers_change_a_bit() {
 }
 
 #[test]
+fn a_planted_nan_is_told_with_layer_candidate_and_step() {
+    println!("{}", soak::a_planted_nan_is_named());
+}
+
+#[test]
 fn signals_end_cleanly_with_a_checkpoint_and_a_hint() {
     let bench = Bench::new();
     let longer = ["--set", "supernet.train.epochs=2000", "--set", "log.checkpoint-seconds=1000"];

@@ -159,6 +159,27 @@ pub enum Error {
         /// `loss`, or the name of a parameter.
         what: String,
     },
+    /// A training step needs more memory than it may take.
+    #[error(
+        "out of memory in {stage}: {requested} bytes asked for, {used} of {cap} in use ({parameters} by weights \
+         and their gradients, {} by images, activations and what else a step keeps); {}",
+        used.saturating_sub(*parameters), advice(*fits)
+    )]
+    Memory {
+        /// The stage.
+        stage: &'static str,
+        /// Bytes asked for.
+        requested: usize,
+        /// Bytes in use.
+        used: usize,
+        /// Bytes that may be in use.
+        cap: usize,
+        /// Bytes of those in use that weights and gradients take.
+        parameters: usize,
+        /// Images over which batch norm may take its statistics so that every path fits; unknown if not even
+        /// two do.
+        fits: Option<usize>,
+    },
     /// A directory exists already.
     #[error("{} exists; add --resume to go on with it, or choose another --out", path.display())]
     RunExists {
@@ -210,6 +231,13 @@ impl Error {
                 | Error::RunExists { .. }
                 | Error::RecipeChanged { .. }
         ) || matches!(self, Error::Data(error) if error.is_usage())
+    }
+}
+
+fn advice(fits: Option<usize>) -> String {
+    match fits {
+        Some(n) => format!("bn-batch = {n} would fit (it must divide batch)"),
+        None => "not even 2 images fit; raise --memory or take a smaller space".to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`checkpoint`], [`files`] | what survives a crash |
 
 pub mod arch;
+pub mod blame;
 pub mod blocks;
 pub mod calibrate;
 pub mod checkpoint;
@@ -27,6 +28,7 @@ pub mod files;
 pub mod groups;
 pub mod journal;
 pub mod latency;
+mod memory;
 pub mod model;
 pub mod outcome;
 pub mod rank;

@@ -14,12 +14,14 @@ use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
+use crate::blame::first_not_finite;
 use crate::checkpoint::{Archive, Checkpoints};
 use crate::data::{Batch, Loader, View};
 use crate::error::{Error, Result};
 use crate::event::{Event, Stage};
 use crate::groups::{PathImages, Step, Table};
 use crate::journal::Journal;
+use crate::memory;
 use crate::model::{Model, Statistics};
 use crate::recipe::{LogConfig, TrainConfig};
 
@@ -223,8 +225,11 @@ pub(crate) fn steps(
     while session.step < total {
         let started = Instant::now();
         loader.next(&mut batch)?;
-        step(job, session, &mut tape, &batch, &schedule, &mut tally)
-            .inspect_err(|error| note_failure(job, session.step, error, journal))?;
+        if let Err(error) = step(job, session, &mut tape, &batch, &schedule, &mut tally) {
+            note_failure(job, session.step, &error, journal);
+            tape.clear();
+            return Err(memory::explain(job, &mut session.store, &batch, error));
+        }
         session.step += 1;
         session.seconds += started.elapsed().as_secs_f64();
         if session.step.is_multiple_of(job.log.steps) || session.step == total {
@@ -309,7 +314,13 @@ fn step(
             drop(passed);
             tape.clear();
             session.store.clear_touched()?;
-            return Err(not_finite(job, session.step, &archs[rows[at].path..][..1], "loss"));
+            let path = &archs[rows[at].path..][..1];
+            let seen = images(rows[at].images.clone())?;
+            let what = match first_not_finite(job.model, &session.store, &path[0], &seen)? {
+                Some(culprit) => format!("{culprit}, and so the loss,"),
+                None => "loss".to_owned(),
+            };
+            return Err(not_finite(job, session.step, path, &what));
         }
         loss_sum += values.iter().zip(rows).map(|(v, row)| v * row.images.len() as f64).sum::<f64>();
         if let Some(statistics) = &mut session.statistics {

@@ -246,6 +246,24 @@ impl Model {
         Unit::forward(cx, &units, xs)
     }
 
+    /// The name that a segment's parameters begin with: `stem.0`, `stage2.slot1.mb_k5_e6`.
+    ///
+    /// # Panics
+    /// If there is no such segment, or `arch` is of another space.
+    pub fn segment_name(&self, at: usize, arch: &Arch) -> String {
+        let (stem, slots) = (self.space.stem(), self.space.slots());
+        if at < stem.len() {
+            return stem[at].name.clone();
+        }
+        match slots.get(at - stem.len()) {
+            Some(slot) => {
+                let choice = usize::from(arch.choices()[at - stem.len()]);
+                format!("{}.{}", slot.name, slot.choices[choice].label)
+            }
+            None => self.space.head()[at - stem.len() - slots.len()].name.clone(),
+        }
+    }
+
     /// Whether two paths run the same thing in a segment.
     pub fn same_choice(&self, at: usize, a: &Arch, b: &Arch) -> bool {
         match at.checked_sub(self.stem.len()) {

@@ -60,7 +60,7 @@ const ITEMS: [(&str, &str, Work); 12] = [
         "corrupt pictures and the policies",
         Work::Tests(&["-p", "nas", "--test", "data", "corrupt"]),
     ),
-    ("finite", "a loss that is not finite", Work::Tests(&["-p", "monopath", "--test", "main", "not_finite"])),
+    ("finite", "a NaN planted in a layer", Work::Here(|_| Ok(soak::a_planted_nan_is_named()))),
     ("mutations", "mutated files of every reader", Work::Tests(&["-p", "nas", "mutated"])),
     (
         "rules",

@@ -1,5 +1,7 @@
 //! Resuming at each step of training, and other numbers of threads and workers.
 
+use nas::checkpoint::Archive;
+
 use crate::faults::{Fault, Order, calls};
 use crate::{Bench, fingerprint, losses};
 
@@ -61,4 +63,56 @@ pub fn threads_and_workers() -> String {
     let (_, losses) = want.expect("seven runs were made");
     assert!(losses.len() >= 20);
     format!("1, 2, 3, 4, 8 threads and 1, 2, 4 workers over {} steps: no bit different", losses.len())
+}
+
+/// Puts a NaN into one layer of every candidate of a slot, in the checkpoint after some step, and goes on:
+/// the error must name the layer, the candidate that the step took, and the step.
+pub fn a_planted_nan_is_named() -> String {
+    let bench = Bench::new();
+    let dir = bench.path("run");
+    let args = ["train-supernet", "tiny.toml", "--out", dir.to_str().unwrap()];
+    let renames: Vec<u64> = {
+        let counted = bench.path("counted");
+        let args = ["train-supernet", "tiny.toml", "--out", counted.to_str().unwrap()];
+        let all = calls(&bench, &args, &counted);
+        all.windows(2)
+            .filter(|w| w[0].name == "rename" && w[0].path.contains("/checkpoints/"))
+            .map(|w| w[1].n)
+            .collect()
+    };
+    let steps = [1, 7, 12];
+    for step in steps {
+        // A directory that is not there is as good as an empty one.
+        let _ = std::fs::remove_dir_all(&dir);
+        let (_, hit) = Order { fault: Fault::Kill, at: renames[step - 1] }.give(&bench, &args, &dir);
+        assert!(hit.is_some());
+        let folder = dir.join("checkpoints");
+        let prefix = format!("supernet-{step:010}-");
+        let entries = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+        let mut files: Vec<_> = entries.collect();
+        files.sort();
+        let newest = files.pop().unwrap();
+        assert!(newest.file_name().unwrap().to_str().unwrap().starts_with(&prefix), "{}", newest.display());
+        let mut archive = Archive::from_bytes(&std::fs::read(&newest).unwrap(), &newest).unwrap();
+        let mut hurt = 0;
+        for (name, (_, values)) in &mut archive.floats {
+            if name.starts_with("weights.stage2.slot1.") && name.contains(".depthwise.") {
+                values[0] = f32::NAN;
+                hurt += 1;
+            }
+        }
+        assert!(hurt > 1, "the slot has several candidates");
+        let bytes = archive.to_bytes().unwrap();
+        let digest = &blake3::hash(&bytes).to_hex()[..16];
+        std::fs::remove_file(&newest).unwrap();
+        std::fs::write(folder.join(format!("{prefix}{digest}.safetensors")), bytes).unwrap();
+        let error = bench.fails(&[&args[..], &["--resume"]].concat(), 1);
+        let told = error.lines().last().unwrap();
+        let layer =
+            told.split(", and so the loss, is not finite").next().unwrap().trim_start_matches("error: ");
+        let choice = layer.split('.').nth(2).unwrap_or_default();
+        assert!(layer.starts_with("stage2.slot1.mb_") && layer.contains(".depthwise."), "{told}");
+        assert!(told.contains(&format!("at step {step} on path")) && told.contains(choice), "{told}");
+    }
+    format!("a NaN planted in stage2.slot1 before steps {steps:?}: layer, candidate and step named each time")
 }
