@@ -18,7 +18,7 @@ mod window;
 pub use backward::{
     Above, Below, Middle, Top, depthwise_backward, expand_backward, project_backward, top_gradient,
 };
-pub use folded::{Folded, Layers};
+pub use folded::{Folded, FoldedConv, Layers};
 pub use forward::{Source, depthwise, expand, finish, project, squeeze};
 pub use norm::{Given, Norms, Steps, TopNorm};
 pub use plan::Plan;

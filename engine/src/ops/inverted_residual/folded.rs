@@ -8,7 +8,8 @@ use crate::op::Output;
 use crate::tensor::{DType, Shape, Tensor};
 
 impl InvertedResidual {
-    pub(super) fn run_folded(&self, cpu: &Cpu, inputs: &[&Tensor]) -> Result<Output> {
+    /// Folds inputs that shape() accepted.
+    pub(in super::super) fn folded(&self, cpu: &Cpu, inputs: &[&Tensor]) -> Result<Folded> {
         let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape()).collect();
         let (plan, places) = (self.plan(&shapes), self.places());
         let get = |at: usize| inputs[at].f32();
@@ -26,9 +27,14 @@ impl InvertedResidual {
             squeeze,
             project: layer(PROJECT)?,
         };
-        let folded = Folded::new(cpu, &plan, &layers, self.acts, self.residual)?;
-        let mut y = Tensor::stale(cpu, [plan.n, plan.to[0], plan.to[1], plan.o], DType::F32)?;
-        folded.forward(cpu, get(0)?, [plan.n, plan.from[0], plan.from[1]], y.f32_mut()?)?;
+        Folded::new(cpu, &plan, &layers, self.acts, self.residual)
+    }
+
+    pub(super) fn run_folded(&self, cpu: &Cpu, inputs: &[&Tensor]) -> Result<Output> {
+        let folded = self.folded(cpu, inputs)?;
+        let [n, h, w, _] = inputs[0].shape().nhwc().expect("shape() checked four axes");
+        let mut y = Tensor::stale(cpu, folded.to([n, h, w]), DType::F32)?;
+        folded.forward(cpu, inputs[0].f32()?, [n, h, w], y.f32_mut()?)?;
         Ok(y.into())
     }
 }

@@ -219,14 +219,19 @@ impl<C: Curve> Layer<'_, '_, C> {
     ) {
         let (left, Filter { data, size: [terms, wide], first }) = (&self.left, self.filter);
         let width = (wide - column).min(V * LANES);
-        let places: [usize; R] = std::array::from_fn(|_| cursor.next(&self.to));
+        let mut places = [0; R];
+        for place in &mut places {
+            *place = cursor.next(&self.to);
+        }
         let mut sums = [[s.wsplat(0.0); V]; R];
         // SAFETY: `layer` checked the filter's length.
         let filter = unsafe { data.as_ptr().add(column * (1 + terms)) };
         if first == 0 {
-            // SAFETY: the shifts of this tile.
-            let shifts: [S::W; V] = std::array::from_fn(|v| unsafe { s.wload(filter.add(v * LANES)) });
-            sums = [shifts; R];
+            for (v, shift) in sums[0].iter_mut().enumerate() {
+                // SAFETY: the shifts of this tile.
+                *shift = unsafe { s.wload(filter.add(v * LANES)) };
+            }
+            sums = [sums[0]; R];
         } else {
             for (sums, &at) in sums.iter_mut().zip(&places) {
                 // SAFETY: only this task has these rows and columns.
@@ -240,7 +245,10 @@ impl<C: Curve> Layer<'_, '_, C> {
             for outer in 0..left.outer[0] {
                 let mut at = outer * left.outer[1];
                 for _ in 0..left.inner[0] {
-                    let columns: [S::W; V] = std::array::from_fn(|v| s.wload(b.add(v * LANES)));
+                    let mut columns = [s.wsplat(0.0); V];
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = s.wload(b.add(v * LANES));
+                    }
                     for (sums, row) in sums.iter_mut().zip(rows) {
                         let a = s.wsplat(*row.add(at));
                         for (sum, column) in sums.iter_mut().zip(columns) {
@@ -252,11 +260,15 @@ impl<C: Curve> Layer<'_, '_, C> {
                 }
             }
         }
-        for (sums, &at) in sums.iter().zip(&places) {
-            let mut sums: [S::W; V] = std::array::from_fn(|v| C::value(s, sums[v]));
+        for (mut sums, at) in sums.into_iter().zip(places) {
+            for sum in &mut sums {
+                *sum = C::value(s, *sum);
+            }
             if !self.residual.is_empty() {
                 let more: [S::W; V] = get(s, &self.residual[at..at + width]);
-                sums = std::array::from_fn(|v| s.wadd(sums[v], more[v]));
+                for (sum, more) in sums.iter_mut().zip(more) {
+                    *sum = s.wadd(*sum, more);
+                }
             }
             // SAFETY: only this task has these rows and columns.
             put(s, sums, unsafe { self.to.parts.slice(at..at + width) });
@@ -267,14 +279,21 @@ impl<C: Curve> Layer<'_, '_, C> {
 /// The elements of `from`, zeros beyond.
 #[inline(always)]
 fn get<const V: usize, S: Simd>(s: S, from: &[f32]) -> [S::W; V] {
+    let mut values = [s.wsplat(0.0); V];
     if from.len() == V * LANES {
-        // SAFETY: `V` vectors of eight.
-        return std::array::from_fn(|v| unsafe { s.wload(from.as_ptr().add(v * LANES)) });
+        for (v, value) in values.iter_mut().enumerate() {
+            // SAFETY: `V` vectors of eight.
+            *value = unsafe { s.wload(from.as_ptr().add(v * LANES)) };
+        }
+        return values;
     }
     let mut all = [0.0; TILE];
     all[..from.len()].copy_from_slice(from);
-    // SAFETY: at most two vectors of eight.
-    std::array::from_fn(|v| unsafe { s.wload(all.as_ptr().add(v * LANES)) })
+    for (v, value) in values.iter_mut().enumerate() {
+        // SAFETY: at most two vectors of eight.
+        *value = unsafe { s.wload(all.as_ptr().add(v * LANES)) };
+    }
+    values
 }
 
 /// As many elements as `to` has.

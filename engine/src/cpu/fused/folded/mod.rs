@@ -5,11 +5,13 @@
 //! a pass over the filters with the next images. A result's bits depend on its image alone: neither
 //! on the other images of the batch nor on the number of threads.
 
+mod conv;
 mod layer;
 mod windows;
 
 use std::ops::Range;
 
+pub use self::conv::FoldedConv;
 use self::layer::{Column, Filter, Place, fold, folded_len, gated, layer};
 use self::windows::{Windows, scale, windows};
 use super::forward::{CHUNK, Source};
@@ -133,13 +135,29 @@ impl Folded {
         Ok(Self { plan: *plan, acts, residual, expand, depthwise, squeeze, project })
     }
 
+    /// Input channels.
+    pub fn input(&self) -> usize {
+        self.plan.c
+    }
+
+    /// Whether the input is added to the output.
+    pub fn residual(&self) -> bool {
+        self.residual
+    }
+
+    /// The output's axes.
+    pub fn to(&self, [n, h, w]: [usize; 3]) -> [usize; 4] {
+        let [h, w] = [h, w].map(|size| (size - 1) / self.plan.stride + 1);
+        [n, h, w, self.plan.o]
+    }
+
     /// `y [n, h', w', o]` of `x [n, h, w, c]`.
     ///
     /// # Errors
     /// [`crate::Error::OutOfMemory`].
     pub fn forward(&self, cpu: &Cpu, x: &[f32], [n, h, w]: [usize; 3], y: &mut [f32]) -> Result<()> {
-        let to = [h, w].map(|size| (size - 1) / self.plan.stride + 1);
-        let block = Block { folded: self, plan: Plan { n, from: [h, w], to, ..self.plan }, x };
+        let [_, oh, ow, _] = self.to([n, h, w]);
+        let block = Block { folded: self, plan: Plan { n, from: [h, w], to: [oh, ow], ..self.plan }, x };
         let (threads, groups) = (cpu.pool().threads(), block.plan.groups());
         let y = Disjoint::new(y);
         if threads == 1 || groups >= 2 * threads { block.by_group(cpu, &y) } else { block.by_part(cpu, &y) }
