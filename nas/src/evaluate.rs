@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::{Cpu, ParamStore, Tape, Tensor, Var};
+use engine::{ParamStore, Tape, Tensor, Var};
 
 use crate::arch::Arch;
 use crate::calibrate::Calibration;
 use crate::error::{Error, Result};
-use crate::model::{Context, Model, Norms, Statistics};
+use crate::model::{Context, Folds, Model, Norms, Statistics};
 use crate::search::Score;
 
 /// Images as they enter a network, with their labels if they are scored.
@@ -142,8 +142,9 @@ impl Evaluator<'_> {
             *batch = self.calibrate(front, arch, depth, batch, &mut calibration)?;
         }
         calibration.finish(self.store.cpu(), &mut next.statistics)?;
+        let folds = Folds::new(self.store, &next.statistics);
         for batch in &mut next.scored {
-            *batch = self.infer(&next.statistics, front.depth, depth, arch, batch)?;
+            *batch = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
         }
         Ok(next)
     }
@@ -168,9 +169,10 @@ impl Evaluator<'_> {
         }
         let mut statistics = front.statistics.clone();
         calibration.finish(self.store.cpu(), &mut statistics)?;
+        let folds = Folds::new(self.store, &statistics);
         let mut score = Score { top1: 0, top5: 0, images: 0 };
         for (batch, labels) in front.scored.iter().zip(&self.scored.labels) {
-            let logits = self.infer(&statistics, front.depth, depth, arch, batch)?;
+            let logits = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
             add_score(&mut score, logits.f32()?, labels);
         }
         group.iter().try_for_each(|&i| done(i, score))
@@ -188,17 +190,6 @@ impl Evaluator<'_> {
         let y = self.run(Norms::Batch(&mut moments), front.depth, depth, arch, batch)?;
         calibration.add(&moments)?;
         Ok(y)
-    }
-
-    fn infer(
-        &self,
-        statistics: &Statistics,
-        from: usize,
-        to: usize,
-        arch: &Arch,
-        batch: &Tensor,
-    ) -> Result<Tensor> {
-        self.run(Norms::Frozen(statistics), from, to, arch, batch)
     }
 
     fn run(&self, norms: Norms<'_>, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
@@ -223,10 +214,11 @@ pub fn score(
     arch: &Arch,
     images: impl IntoIterator<Item = Result<(Tensor, Vec<i32>)>>,
 ) -> Result<Score> {
+    let folds = Folds::new(store, statistics);
     let mut score = Score { top1: 0, top5: 0, images: 0 };
     for batch in images {
         let (x, labels) = batch?;
-        let logits = infer(model, store, statistics, arch, &x)?;
+        let logits = logits(model, &folds, arch, &x)?;
         add_score(&mut score, logits.f32()?, &labels);
     }
     Ok(score)
@@ -243,10 +235,18 @@ pub fn infer(
     arch: &Arch,
     x: &Tensor,
 ) -> Result<Tensor> {
-    let cpu: &Cpu = store.cpu();
-    let mut tape = Tape::inference(cpu);
+    logits(model, &Folds::new(store, statistics), arch, x)
+}
+
+/// The same with layers that may be folded already.
+///
+/// # Errors
+/// What the engine returns.
+pub fn logits(model: &Model, folds: &Folds<'_>, arch: &Arch, x: &Tensor) -> Result<Tensor> {
+    let mut tape = Tape::inference(folds.store().cpu());
     let x = tape.constant(x.clone());
-    let mut cx = Context { tape: &mut tape, store, norms: Norms::Frozen(statistics), dropout: None };
+    let mut cx =
+        Context { tape: &mut tape, store: folds.store(), norms: Norms::Folded(folds), dropout: None };
     Ok(model.forward(&mut cx, arch, &x)?.tensor().clone())
 }
 

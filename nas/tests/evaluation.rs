@@ -2,9 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use engine::{Cpu, ParamStore, Rng, Tensor};
-use nas::evaluate::{Evaluator, Images};
-use nas::model::{Model, NormParams};
+use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
+use nas::evaluate::{self, Evaluator, Images};
+use nas::model::{Context, Folds, Model, NormParams, Norms};
 use nas::search::Score;
 use nas::{Arch, Space};
 
@@ -122,4 +122,45 @@ fn a_set_flag_stops_between_candidates() {
     };
     let error = evaluator.scores(&setup.archs(2), |_, _| Ok(())).unwrap_err();
     assert!(matches!(error, nas::Error::Stopped));
+}
+
+/// Logits of a path with norms folded, beside those of the same path with norms applied.
+#[test]
+fn folded_layers_give_the_logits_of_frozen_norms_image_by_image() {
+    for (space, size) in [("quickstart", 12), ("mobilenet-se-cifar", 17), ("spos-cifar", 9)] {
+        let Setup { cpu, space: s, model, store, calibration, scored } = setup(space, size);
+        let mut statistics = model.fresh_statistics(&cpu).unwrap();
+        let run = |arch: &Arch, norms: Norms<'_>, x: &Tensor| -> Vec<f32> {
+            let mut tape = Tape::inference(&cpu);
+            let x = tape.constant(x.clone());
+            let mut cx = Context { tape: &mut tape, store: &store, norms, dropout: None };
+            model.forward(&mut cx, arch, &x).unwrap().tensor().f32().unwrap().to_vec()
+        };
+        for draw in 0..3 {
+            let arch = s.sample(&mut Rng::new(8, "folded").at(0, 0, draw));
+            let mut moments = Vec::new();
+            run(&arch, Norms::Batch(&mut moments), &calibration.batches[0]);
+            model.update_running(&mut statistics, &moments).unwrap();
+
+            let x = &scored.batches[0];
+            let folds = Folds::new(&store, &statistics);
+            let folded = run(&arch, Norms::Folded(&folds), x);
+            let frozen = run(&arch, Norms::Frozen(&statistics), x);
+            let scale = frozen.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for (a, b) in folded.iter().zip(&frozen) {
+                assert!((a - b).abs() <= 1e-4 * scale, "{space}: {a}, not {b}, of up to {scale}");
+            }
+            // Folded once or again, in a batch or alone: the same bits.
+            assert_eq!(folded, run(&arch, Norms::Folded(&folds), x));
+            let (n, len) = (x.shape().dims()[0], x.f32().unwrap().len());
+            for (image, want) in folded.chunks_exact(folded.len() / n).enumerate() {
+                let pixels = &x.f32().unwrap()[image * len / n..(image + 1) * len / n];
+                let alone = Tensor::from_slice(&cpu, [1, size, size, len / n / size / size], pixels).unwrap();
+                assert_eq!(
+                    evaluate::infer(&model, &store, &statistics, &arch, &alone).unwrap().f32().unwrap(),
+                    want
+                );
+            }
+        }
+    }
 }

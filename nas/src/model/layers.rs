@@ -3,10 +3,10 @@
 //! A forward is one call for several groups: the layer and the input of each, one output each.
 
 use engine::init::Init;
-use engine::ops::{self, Act};
-use engine::{Group, Layout, ParamId, ParamKind, Var};
+use engine::ops::{self, Act, FoldedConv, FoldedResidual};
+use engine::{Cpu, Group, Layout, ParamId, ParamKind, Tape, Tensor, Var};
 
-use super::{Context, NormId, NormInfo, NormSite, Norms};
+use super::{Context, Folds, NormId, NormInfo, NormSite, Norms};
 use crate::error::Result;
 use crate::space::InitRule;
 
@@ -95,6 +95,13 @@ impl ConvLayer {
     }
 
     pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        if let Some(folds) = cx.folds() {
+            let run = |(layer, x): (&&Self, &Var)| {
+                let folded = folds.conv(layer.norm.id, || layer.fold(cx.tape.cpu(), folds))?;
+                Ok(cx.tape.constant(folded.forward(cx.tape.cpu(), x.tensor())?))
+            };
+            return layers.iter().zip(xs).map(run).collect();
+        }
         let mut groups = Vec::with_capacity(xs.len());
         for (layer, x) in layers.iter().zip(xs) {
             let inputs = vec![x.clone(), cx.store.read(cx.tape, layer.weight, None)?];
@@ -110,6 +117,23 @@ impl ConvLayer {
         let norms: Vec<NormSite> = layers.iter().map(|layer| layer.norm).collect();
         let ys = cx.norm(&norms, ys)?;
         cx.act(layers.iter().map(|layer| layer.act), ys)
+    }
+}
+
+impl ConvLayer {
+    fn fold(&self, cpu: &Cpu, folds: &Folds<'_>) -> Result<FoldedConv> {
+        let (mut tape, mut inputs) = (Tape::inference(cpu), Vec::with_capacity(5));
+        let mut cx = Context::silent(&mut tape, folds);
+        cx.read_layer((self.weight, self.norm), &mut inputs)?;
+        let (mean, var) = folds.statistics().get(self.norm.id)?;
+        let op = ops::ConvNorm {
+            stride: self.stride,
+            act: self.act,
+            affine: self.norm.affine.is_some(),
+            eps: self.norm.eps,
+        };
+        let inputs: Vec<&Tensor> = inputs.iter().map(Var::tensor).chain([mean, var]).collect();
+        Ok(op.fold(cpu, &inputs)?)
     }
 }
 
@@ -174,9 +198,17 @@ impl InvertedResidual {
     }
 
     pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
+        if let Some(folds) = cx.folds() {
+            let run = |(layer, x): (&&Self, &Var)| {
+                let folded = folds.residual(layer.project.1.id, || layer.fold(cx.tape.cpu(), folds, x))?;
+                Ok(cx.tape.constant(folded.forward(cx.tape.cpu(), x.tensor())?))
+            };
+            return layers.iter().zip(xs).map(run).collect();
+        }
         let mut groups = Vec::with_capacity(xs.len());
         for (layer, x) in layers.iter().zip(xs) {
-            groups.push(layer.group(cx, x)?);
+            let (op, inputs) = layer.call(cx, x)?;
+            groups.push(Group::new(op, inputs));
         }
         let found = cx.tape.apply_groups(groups)?;
         let mut ys = Vec::with_capacity(xs.len());
@@ -193,7 +225,14 @@ impl InvertedResidual {
         self.expand.iter().chain([&self.depthwise, &self.project]).map(|layer| layer.1)
     }
 
-    fn group(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<Group> {
+    fn fold(&self, cpu: &Cpu, folds: &Folds<'_>, x: &Var) -> Result<FoldedResidual> {
+        let mut tape = Tape::inference(cpu);
+        let (op, inputs) = self.call(&mut Context::silent(&mut tape, folds), x)?;
+        Ok(op.fold(cpu, &inputs.iter().map(Var::tensor).collect::<Vec<_>>())?)
+    }
+
+    /// The op and its inputs.
+    fn call(&self, cx: &mut Context<'_, '_>, x: &Var) -> Result<(ops::InvertedResidual, Vec<Var>)> {
         let mut inputs = Vec::with_capacity(20);
         inputs.push(x.clone());
         if let Some(layer) = self.expand {
@@ -204,9 +243,9 @@ impl InvertedResidual {
             inputs.push(cx.store.read(cx.tape, id, None)?);
         }
         cx.read_layer(self.project, &mut inputs)?;
-        let statistics = match &cx.norms {
-            Norms::Batch(_) => ops::Statistics::Batch,
-            Norms::Frozen(statistics) => {
+        let statistics = match cx.norms.frozen() {
+            None => ops::Statistics::Batch,
+            Some(statistics) => {
                 for norm in self.norms() {
                     let (mean, var) = statistics.get(norm.id)?;
                     inputs.extend([cx.tape.constant(mean.clone()), cx.tape.constant(var.clone())]);
@@ -224,7 +263,7 @@ impl InvertedResidual {
             eps: self.project.1.eps,
             statistics,
         };
-        Ok(Group::new(op, inputs))
+        Ok((op, inputs))
     }
 }
 

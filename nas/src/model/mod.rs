@@ -9,6 +9,7 @@
 //! (masked path execution). Every segment is then one call for all of them, and since a group's norms,
 //! sums and random numbers are its own, it computes to the bit what it would compute alone.
 
+mod folds;
 mod layers;
 mod statistics;
 mod unit;
@@ -19,6 +20,7 @@ use engine::init::Init;
 use engine::ops::{self, Act};
 use engine::{Cpu, Group, Layout, Moments, ParamId, ParamStore, Rng, Tape, Var};
 
+pub use folds::Folds;
 pub use statistics::Statistics;
 
 use crate::arch::Arch;
@@ -67,6 +69,20 @@ pub enum Norms<'a> {
     Batch(&'a mut Vec<(NormId, Moments)>),
     /// Fixed statistics.
     Frozen(&'a Statistics),
+    /// Fixed statistics, folded into the filters on a tape that records nothing. The weights are
+    /// those of the folds.
+    Folded(&'a Folds<'a>),
+}
+
+impl Norms<'_> {
+    /// The statistics, if they are fixed.
+    fn frozen(&self) -> Option<&Statistics> {
+        match self {
+            Norms::Batch(_) => None,
+            Norms::Frozen(statistics) => Some(statistics),
+            Norms::Folded(folds) => Some(folds.statistics()),
+        }
+    }
 }
 
 /// Where dropout's random numbers come from: counters of step, image and number of the path.
@@ -293,14 +309,29 @@ impl Model {
     }
 }
 
+impl<'a, 't> Context<'a, 't> {
+    /// What folding reads with.
+    fn silent(tape: &'t mut Tape, folds: &'a Folds<'a>) -> Self {
+        Self { tape, store: folds.store(), norms: Norms::Frozen(folds.statistics()), dropout: None }
+    }
+}
+
 impl Context<'_, '_> {
+    /// What layers are folded in, if they are.
+    fn folds(&self) -> Option<&'_ Folds<'_>> {
+        match self.norms {
+            Norms::Folded(folds) if !self.tape.is_recording() => Some(folds),
+            _ => None,
+        }
+    }
+
     /// One call.
     fn call(&mut self, groups: Vec<Group>) -> Result<Vec<Var>> {
         Ok(self.tape.apply_groups(groups)?.into_iter().map(|(y, _)| y).collect())
     }
 
     fn norm(&mut self, sites: &[NormSite], xs: Vec<Var>) -> Result<Vec<Var>> {
-        let frozen = matches!(self.norms, Norms::Frozen(_));
+        let frozen = self.norms.frozen().is_some();
         let mut groups = Vec::with_capacity(xs.len());
         for (site, x) in sites.iter().zip(xs) {
             let mut inputs = vec![x];
@@ -308,7 +339,7 @@ impl Context<'_, '_> {
                 inputs.push(self.store.read(self.tape, scale, None)?);
                 inputs.push(self.store.read(self.tape, shift, None)?);
             }
-            if let Norms::Frozen(statistics) = &self.norms {
+            if let Some(statistics) = self.norms.frozen() {
                 let (mean, var) = statistics.get(site.id)?;
                 inputs.extend([self.tape.constant(mean.clone()), self.tape.constant(var.clone())]);
             }
