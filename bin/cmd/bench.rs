@@ -38,6 +38,8 @@ enum BenchCommand {
     Block(block::Block),
     /// Forward passes with fixed statistics
     Eval(step::Eval),
+    /// Forward passes of one network with fixed statistics, as deployed
+    Fixed(step::Fixed),
     /// Forward passes with batch statistics, as batch-norm calibration does
     Recal(step::Recal),
     /// Images per second of the data loader
@@ -57,6 +59,7 @@ impl Bench {
             BenchCommand::Switch(c) => c.run(),
             BenchCommand::Block(c) => c.run(),
             BenchCommand::Eval(c) => c.run(),
+            BenchCommand::Fixed(c) => c.run(),
             BenchCommand::Recal(c) => c.run(),
             BenchCommand::Loader(c) => c.run(),
             BenchCommand::Latency(c) => c.run(),

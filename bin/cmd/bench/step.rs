@@ -6,9 +6,10 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use cpu_time::ProcessTime;
+use engine::cpu::Spent;
 use engine::optim::{Sgd, SgdConfig, WeightDecay};
 use engine::{Rng, Tape, Tensor, ops};
-use nas::model::{Context, Model, NormParams, Norms};
+use nas::model::{Context, Folds, Model, NormParams, Norms};
 use serde_json::{Value, json};
 
 use super::{Common, peak_rss_mib, print, summary};
@@ -37,6 +38,16 @@ pub struct Recal {
     common: Common,
 }
 
+/// Forward passes of one network with fixed statistics, as deployed.
+#[derive(Args)]
+pub struct Fixed {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// The network that the peers export: a choice per slot, -1 skips.
+const FIXED_PATH: &str = "[1, 3, -1, 0, 4, 1, 3, -1, 5, 2, 3, 4, 3, 0, -1, 4, 5, 4, 3, 1]";
+
 impl Step {
     /// Measures.
     pub fn run(self) -> Result<()> {
@@ -56,7 +67,7 @@ impl Step {
             (vec![], vec![], vec![], vec![], 0u64);
         let mut tape = Tape::new(&cpu);
         let mut reserved = 0;
-        let mut ops: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut ops = Ops::default();
         for i in 0..c.warmup + c.steps {
             if i == c.warmup {
                 reserved = cpu.arena().stats().reserved;
@@ -80,12 +91,7 @@ impl Step {
             let done = wall.elapsed();
             let spans = cpu.stop_trace();
             if i >= c.warmup {
-                let mut sums: BTreeMap<String, f64> = BTreeMap::new();
-                for span in spans {
-                    let name = format!("{} {}", span.name, span.phase).trim_end().to_owned();
-                    *sums.entry(name).or_default() += 1e3 * span.time.as_secs_f64();
-                }
-                sums.into_iter().for_each(|(name, ms)| ops.entry(name).or_default().push(ms));
+                ops.add(&spans);
                 forward.push(1e3 * forward_done.as_secs_f64());
                 backward.push(1e3 * (backward_done - forward_done).as_secs_f64());
                 update.push(1e3 * (done - backward_done).as_secs_f64());
@@ -97,10 +103,6 @@ impl Step {
             forward.iter().zip(&backward).zip(&update).map(|((f, b), u)| f + b + u).collect();
         let (sum, gflop) = (total.iter().sum::<f64>(), 6.0 * macs as f64 / 1e9);
         let arena = cpu.arena().stats();
-        // Means: a path without an op counts as zero.
-        let steps = total.len() as f64;
-        let ops: BTreeMap<String, f64> =
-            ops.into_iter().map(|(name, ms)| (name, ms.iter().sum::<f64>() / steps)).collect();
         let value = json!({
             "mode": "train", "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
             "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
@@ -112,7 +114,7 @@ impl Step {
             "peak_rss_mib": peak_rss_mib(), "rss_before_steps_mib": base_rss,
             "arena_peak_mib": arena.peak as f64 / (1 << 20) as f64,
             "arena_bytes_allocated_after_warmup": arena.reserved - reserved,
-            "mean_cpu_ms_of_ops_and_passes": ops,
+            "mean_cpu_ms_of_ops_and_passes": ops.means(c.steps),
         });
         print(&value, c.json);
         Ok(())
@@ -126,6 +128,13 @@ impl Eval {
     }
 }
 
+impl Fixed {
+    /// Measures.
+    pub fn run(self) -> Result<()> {
+        forwards(&self.common, "fixed")
+    }
+}
+
 impl Recal {
     /// Measures.
     pub fn run(self) -> Result<()> {
@@ -136,24 +145,34 @@ impl Recal {
 fn forwards(c: &Common, mode: &str) -> Result<()> {
     let cpu = c.device.open()?;
     let space = c.preset.space()?;
-    let archs = c.archs(&space)?;
+    let archs = if mode == "fixed" { vec![space.parse(FIXED_PATH)?] } else { c.archs(&space)? };
     let model = Model::new(&space, NormParams::Affine)?;
     let store = model.init(&cpu, &Rng::new(0, "init"))?;
     let statistics = model.fresh_statistics(&cpu)?;
     let batch = c.batch.unwrap_or(c.preset.batch());
     let (images, _) = inputs(&cpu, &space, batch)?;
+    // One network is folded once, a path of its own each pass.
+    let once = Folds::new(&store, &statistics);
     let (mut times, mut used, mut macs) = (vec![], vec![], 0u64);
+    let mut ops = Ops::default();
     for i in 0..c.warmup + c.steps {
         let at = if i < c.warmup { i } else { i - c.warmup };
         let arch = &archs[at % archs.len()];
+        cpu.start_trace(|| ProcessTime::now().as_duration());
         let (wall, process) = (Instant::now(), ProcessTime::now());
         let mut tape = Tape::inference(&cpu);
         let x = tape.constant(images.clone());
-        let mut moments = Vec::new();
-        let norms = if mode == "eval" { Norms::Frozen(&statistics) } else { Norms::Batch(&mut moments) };
+        let (mut moments, folds) = (Vec::new(), Folds::new(&store, &statistics));
+        let norms = match mode {
+            "recal" => Norms::Batch(&mut moments),
+            "fixed" => Norms::Folded(&once),
+            _ => Norms::Folded(&folds),
+        };
         let mut cx = Context { tape: &mut tape, store: &store, norms, dropout: None };
         model.forward(&mut cx, arch, &x)?;
+        let spans = cpu.stop_trace();
         if i >= c.warmup {
+            ops.add(&spans);
             times.push(1e3 * wall.elapsed().as_secs_f64());
             used.push(1e3 * process.elapsed().as_secs_f64());
             macs += space.cost(arch).macs * batch as u64;
@@ -163,12 +182,31 @@ fn forwards(c: &Common, mode: &str) -> Result<()> {
     let value: Value = json!({
         "mode": mode, "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
         "threads": cpu.pool().threads(), "isa": cpu.isa().name(),
-        "step_ms": summary(&times, "ms"), "cpu_ms": summary(&used, "ms"),
+        if mode == "fixed" { "forward_ms" } else { "step_ms" }: summary(&times, "ms"),
+        "cpu_ms": summary(&used, "ms"),
         "images_per_s": (batch * times.len()) as f64 / sum * 1e3, "achieved_gflops": gflop / sum * 1e3,
-        "peak_rss_mib": peak_rss_mib(),
+        "peak_rss_mib": peak_rss_mib(), "mean_cpu_ms_of_ops_and_passes": ops.means(c.steps),
     });
     print(&value, c.json);
     Ok(())
+}
+
+/// CPU time by op and pass, summed over steps.
+#[derive(Default)]
+struct Ops(BTreeMap<String, f64>);
+
+impl Ops {
+    fn add(&mut self, spans: &[Spent]) {
+        for span in spans {
+            let name = format!("{} {}", span.name, span.phase).trim_end().to_owned();
+            *self.0.entry(name).or_default() += 1e3 * span.time.as_secs_f64();
+        }
+    }
+
+    /// Means over all steps: one without an op counts as zero.
+    fn means(&self, steps: usize) -> BTreeMap<&str, f64> {
+        self.0.iter().map(|(name, ms)| (name.as_str(), ms / steps.max(1) as f64)).collect()
+    }
 }
 
 /// Normal images and uniform labels.
