@@ -214,6 +214,8 @@ fn variants() -> Vec<(&'static str, InvertedResidual, Dims)> {
             InvertedResidual { stride: 2, acts: [Plain, Relu6, Plain], ..narrow },
             Dims { x: [3, 7, 5, 19], e: 19, o: 8, ..d },
         ),
+        // Padded rows of 2 KiB get a column more.
+        ("rows of 2 KiB", base, Dims { x: [1, 4, 30, 3], e: 5, o: 3, ..d }),
         ("one image", base, Dims { x: [1, 6, 6, 8], e: 48, o: 8, ..d }),
         ("several panels, groups of images", base, Dims { x: [9, 13, 14, 4], e: 20, k: 5, r: 3, o: 4 }),
         // Planes beyond 96 KiB a block of channels are walked in bands of rows.

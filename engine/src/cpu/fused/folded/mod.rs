@@ -365,7 +365,7 @@ impl Block<'_> {
         let data = &filters[block * (1 + c) * BLOCK..][..(1 + c) * BLOCK];
         let filter = Filter { data, size: [c, BLOCK], first: 0 };
         let first = ((from - rows.start) as usize * columns + pad) * BLOCK;
-        let to = Place { parts: &Disjoint::new(plane), first, row: BLOCK, line: [w, 2 * pad * BLOCK] };
+        let to = Place { parts: &Disjoint::new(plane), first, row: BLOCK, line: [w, (columns - w) * BLOCK] };
         layer((end - from) as usize * w, 0..BLOCK, left, filter, folded.acts[0], &[], to);
     }
 
