@@ -35,7 +35,11 @@ template <int ACT>
 static __device__ __forceinline__ float activate(float u, float lo, float hi) {
     if (ACT == CLAMP) return clamp(u, lo, hi);
     // u * relu6(u + 3) / 6; the saturation gives 0 for NaN, the product NaN again.
-    if (ACT == HSWISH) return u * __saturatef(fmaf(u, 1.0f / 6.0f, 0.5f));
+    if (ACT == HSWISH) {
+        float part;
+        asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(part) : "f"(u), "f"(1.0f / 6.0f), "f"(0.5f));
+        return u * part;
+    }
     return __fdividef(u, 1.0f + __expf(-u));
 }
 

@@ -8,7 +8,8 @@
 //!
 //! - [`device`]: modules, functions, borrowed buffers.
 //! - [`depthwise`]: depthwise convolutions with batch norm and activation on load and statistics at the end.
-//! - [`batch_norm`]: from partial moments to scale and shift.
+//! - [`pointwise`]: 1x1 convolutions with batch norm, activation and gate on load and statistics at the end.
+//! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
 //! - [`manifest`]: what the committed PTX was made from.
 
 pub mod batch_norm;
@@ -16,6 +17,7 @@ pub mod depthwise;
 pub mod device;
 mod error;
 pub mod manifest;
+pub mod pointwise;
 
 pub use device::{Act, DType, Device, Element, Input, Output};
 pub use error::{KernelError, Result};

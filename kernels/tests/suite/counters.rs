@@ -7,6 +7,7 @@ use std::path::Path;
 
 use half::bf16;
 use kernels::depthwise::{Backward, BackwardArgs, Forward, ForwardArgs, Shape};
+use kernels::pointwise::{self, Arithmetic};
 use kernels::{Act, Input, Output};
 use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
@@ -79,10 +80,39 @@ fn backward<T: Number>(g: &Gpu, k: usize, stride: usize) {
     g.download(&du1);
 }
 
+/// Rows of the products whose counters are recorded.
+const ROWS: usize = 256;
+
+fn product<T: Number>(g: &Gpu, arithmetic: Arithmetic, k: usize, n: usize) {
+    let s = pointwise::Shape { images: 1, plane: ROWS, k, n };
+    let up = |len, seed| g.upload(&noise(len, seed).into_iter().map(T::nearest).collect::<Vec<T>>());
+    let (x, w, affine) = (up(ROWS * k, 1), up(n * k, 2), g.upload(&noise(k, 3)));
+    let op = pointwise::Forward::new(&g.device, s, arithmetic, Act::HSwish)
+        .expect("it is there")
+        .tiles_per_block(2);
+    let p = op.partials();
+    let mut y = g.empty::<T>(ROWS * n);
+    let (mut m, mut counts) = (g.empty::<f32>(p * n * 2), g.empty::<f32>(p));
+    op.launch(
+        &g.stream,
+        pointwise::ForwardArgs {
+            x: Input::new(&x, &g.stream),
+            affine: Some((Input::new(&affine, &g.stream), Input::new(&affine, &g.stream))),
+            gate: None,
+            w: Input::new(&w, &g.stream),
+            y: Output::new(&mut y, &g.stream),
+            moments: Output::new(&mut m, &g.stream),
+            counts: Output::new(&mut counts, &g.stream),
+        },
+    )
+    .expect("it launches");
+    g.download(&y);
+}
+
 type Case = (&'static str, fn(&Gpu));
 
 /// Small enough each.
-const CASES: [Case; 18] = [
+const CASES: [Case; 24] = [
     ("forward k3 f32", |g| forward::<f32>(g, 3)),
     ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
     ("forward k5 f32", |g| forward::<f32>(g, 5)),
@@ -101,6 +131,12 @@ const CASES: [Case; 18] = [
     ("backward k7s1 bf16", |g| backward::<bf16>(g, 7, 1)),
     ("backward k7s2 f32", |g| backward::<f32>(g, 7, 2)),
     ("backward k7s2 bf16", |g| backward::<bf16>(g, 7, 2)),
+    ("expand 40 to 240 f32", |g| product::<f32>(g, Arithmetic::F32, 40, 240)),
+    ("project 240 to 40 f32", |g| product::<f32>(g, Arithmetic::F32, 240, 40)),
+    ("expand 40 to 240 tf32", |g| product::<f32>(g, Arithmetic::Tf32, 40, 240)),
+    ("project 240 to 40 tf32", |g| product::<f32>(g, Arithmetic::Tf32, 240, 40)),
+    ("expand 40 to 240 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 40, 240)),
+    ("project 240 to 40 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 240, 40)),
 ];
 
 /// Lane slots (issued warp instructions times 32) without moves, which the assembler folds.
@@ -109,8 +145,11 @@ fn slots(c: &Counters) -> u64 {
     32 * (c.executed().warp - moves)
 }
 
-/// Elements that a kernel's cost is stated in: what it writes.
+/// Elements that a kernel's cost is stated in: what it writes, but for products the wider side.
 fn elements(name: &str) -> f64 {
+    if name.starts_with("pointwise") {
+        return (ROWS * 240) as f64;
+    }
     let s = plane(3, if name.contains("s1") || name.contains("_bwd_") { 1 } else { 2 });
     (s.n * s.oh() * s.ow() * s.c) as f64
 }
@@ -161,31 +200,37 @@ fn table(kernels: &Kernels) -> String {
 }
 
 /// Lane slots per element that a kernel may cost.
-const SLOTS: [(&str, f64); 24] = [
+const SLOTS: [(&str, f64); 30] = [
+    ("pointwise_conv2d_fwd_f32_hswish expand", 77.0),
+    ("pointwise_conv2d_fwd_f32_hswish project", 88.0),
+    ("pointwise_conv2d_fwd_tf32_hswish expand", 34.0),
+    ("pointwise_conv2d_fwd_tf32_hswish project", 27.0),
+    ("pointwise_conv2d_fwd_bf16_hswish expand", 27.0),
+    ("pointwise_conv2d_fwd_bf16_hswish project", 17.0),
     ("depthwise_conv2d_fwd_k3s1_bf16", 34.0),
-    ("depthwise_conv2d_fwd_k5s1_bf16", 53.0),
+    ("depthwise_conv2d_fwd_k5s1_bf16", 52.0),
     ("depthwise_conv2d_fwd_k7s1_bf16", 82.0),
-    ("depthwise_conv2d_fwd_k3s1_f32", 33.0),
-    ("depthwise_conv2d_fwd_k5s1_f32", 52.0),
-    ("depthwise_conv2d_fwd_k7s1_f32", 81.0),
-    ("depthwise_conv2d_fwd_k3s2_bf16", 70.0),
+    ("depthwise_conv2d_fwd_k3s1_f32", 32.0),
+    ("depthwise_conv2d_fwd_k5s1_f32", 51.0),
+    ("depthwise_conv2d_fwd_k7s1_f32", 80.0),
+    ("depthwise_conv2d_fwd_k3s2_bf16", 66.0),
     ("depthwise_conv2d_fwd_k5s2_bf16", 104.0),
     ("depthwise_conv2d_fwd_k7s2_bf16", 140.0),
-    ("depthwise_conv2d_fwd_k3s2_f32", 70.0),
+    ("depthwise_conv2d_fwd_k3s2_f32", 66.0),
     ("depthwise_conv2d_fwd_k5s2_f32", 104.0),
-    ("depthwise_conv2d_fwd_k7s2_f32", 141.0),
+    ("depthwise_conv2d_fwd_k7s2_f32", 140.0),
     ("depthwise_conv2d_bwd_k3s1_bf16", 76.0),
-    ("depthwise_conv2d_bwd_k5s1_bf16", 116.0),
+    ("depthwise_conv2d_bwd_k5s1_bf16", 115.0),
     ("depthwise_conv2d_bwd_k7s1_bf16", 180.0),
     ("depthwise_conv2d_bwd_k3s1_f32", 76.0),
     ("depthwise_conv2d_bwd_k5s1_f32", 112.0),
     ("depthwise_conv2d_bwd_k7s1_f32", 180.0),
-    ("depthwise_conv2d_bwd_k3s2_bf16", 57.0),
-    ("depthwise_conv2d_bwd_k5s2_bf16", 64.0),
-    ("depthwise_conv2d_bwd_k7s2_bf16", 82.0),
-    ("depthwise_conv2d_bwd_k3s2_f32", 54.0),
-    ("depthwise_conv2d_bwd_k5s2_f32", 60.0),
-    ("depthwise_conv2d_bwd_k7s2_f32", 80.0),
+    ("depthwise_conv2d_bwd_k3s2_bf16", 56.0),
+    ("depthwise_conv2d_bwd_k5s2_bf16", 62.0),
+    ("depthwise_conv2d_bwd_k7s2_bf16", 81.0),
+    ("depthwise_conv2d_bwd_k3s2_f32", 53.0),
+    ("depthwise_conv2d_bwd_k5s2_f32", 58.0),
+    ("depthwise_conv2d_bwd_k7s2_f32", 78.0),
 ];
 
 #[test]
@@ -193,7 +238,10 @@ fn counters_are_those_of_the_golden_file() {
     let own = concat!(module_path!(), "::counters_are_those_of_the_golden_file");
     let mut all = Kernels::new();
     for (case, body) in CASES {
-        all.extend(run_case(own, case, body).unwrap_or_default());
+        for (name, k) in run_case(own, case, body).unwrap_or_default() {
+            // One kernel serves products of several shapes.
+            all.insert(if name.starts_with("pointwise") { format!("{name} {case}") } else { name }, k);
+        }
     }
     if all.is_empty() {
         // The child has done its case.
@@ -208,7 +256,9 @@ fn counters_are_those_of_the_golden_file() {
         assert!(cost <= *limit, "{name}: {cost:.2} slots per element");
         assert_eq!((c.local_requests, c.atomics), (0, 0), "{name}");
         let (g, s) = (&c.global, &c.shared);
-        assert!(32 * g.load_sectors * 100 <= 105 * g.load_bytes, "{name}: sectors of loads");
+        // Rows of 80 bytes begin and end within sectors.
+        let most = if name.contains("expand 40") { 145 } else { 105 };
+        assert!(32 * g.load_sectors * 100 <= most * g.load_bytes, "{name}: sectors of loads");
         assert!(32 * g.store_sectors * 100 <= 105 * g.store_bytes, "{name}: sectors of stores");
         let (wavefronts, ideal) = (s.load_wavefronts + s.store_wavefronts, s.load_ideal + s.store_ideal);
         assert!(wavefronts * 10 <= 12 * ideal, "{name}: {wavefronts} wavefronts for {ideal}");

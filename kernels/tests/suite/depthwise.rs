@@ -114,13 +114,19 @@ fn forward<T: Number>(g: &Gpu, s: Shape, affine: bool, act: Act, images: usize) 
     let (y, m, counts) = (g.download(&y), g.download(&m), g.download(&counts));
     let (want, size) = reference(&s, &d, affine, act);
     close(&what, &y, &want, |i| T::EPSILON * want[i].abs() + 4e-6 * size[i] + 1e-6);
-    assert_eq!(counts.iter().sum::<f32>() as usize, s.n * s.oh() * s.ow(), "{what}");
-    for (c, (mean, m2)) in moments(&y, s.c).into_iter().enumerate() {
+    check_moments(&what, &y, s.c, &m, &counts);
+}
+
+/// Asserts that partial moments are those of the values as stored.
+pub fn check_moments<T: Number>(what: &str, y: &[T], channels: usize, m: &[f32], counts: &[f32]) {
+    assert_eq!(counts.iter().sum::<f32>() as usize, y.len() / channels, "{what}");
+    for (c, (mean, m2)) in moments(y, channels).into_iter().enumerate() {
         let n: f64 = counts.iter().map(|v| f64::from(*v)).sum();
-        let part = |i: usize, which: usize| f64::from(m[(i * s.c + c) * 2 + which]);
-        let merged = (0..p).map(|i| f64::from(counts[i]) * part(i, 0)).sum::<f64>() / n;
+        let part = |i: usize, which: usize| f64::from(m[(i * channels + c) * 2 + which]);
+        let each = || 0..counts.len();
+        let merged = each().map(|i| f64::from(counts[i]) * part(i, 0)).sum::<f64>() / n;
         let squares: f64 =
-            (0..p).map(|i| part(i, 1) + f64::from(counts[i]) * (part(i, 0) - merged).powi(2)).sum();
+            each().map(|i| part(i, 1) + f64::from(counts[i]) * (part(i, 0) - merged).powi(2)).sum();
         let deviation = (m2 / n).sqrt();
         assert!(
             (merged - mean).abs() <= 1e-5 * (deviation + mean.abs()) + 1e-7,
