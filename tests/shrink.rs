@@ -216,7 +216,11 @@ fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
     }
     let kept = json(&read(&bench.path("run").join("rank.json")));
     let names: Vec<&str> = kept.as_array().unwrap().iter().map(|r| r["metric"].as_str().unwrap()).collect();
-    assert_eq!(names, ["accuracy", "angle", "macs", "synflow", "gradient-norm", "jacobian-covariance"], "one of each metric");
+    assert_eq!(
+        names,
+        ["accuracy", "angle", "macs", "synflow", "gradient-norm", "jacobian-covariance"],
+        "one of each metric"
+    );
     assert_eq!(kept[0]["points"].as_array().unwrap().len(), 4);
     bench.ok(&["report", "run"]);
     let report = read(&bench.path("run").join("report.html"));

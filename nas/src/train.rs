@@ -333,12 +333,17 @@ fn step(
         None => session.store.grad_norm(),
     };
     if !norm.is_finite() {
-        let culprit = session
-            .store
-            .touched()
-            .into_iter()
-            .find(|(id, _)| session.store.grad(*id).iter().any(|g| !g.is_finite()))
-            .map_or("gradient".to_owned(), |(id, _)| session.store.param(id).name.clone());
+        let (store, bad) = (&session.store, |values: &[f32]| values.iter().any(|v| !v.is_finite()));
+        let touched = store.touched();
+        // A ReLU takes a NaN for 0, so a damaged parameter may show in the gradients alone. Of those the
+        // last is where backward met it first.
+        let damaged = touched.iter().find(|(id, _)| bad(store.value(*id)));
+        let last = || touched.iter().rev().find(|(id, _)| bad(store.grad(*id)));
+        let culprit = match (damaged, last()) {
+            (Some((id, _)), _) => format!("{}, and so a gradient,", store.param(*id).name),
+            (None, Some((id, _))) => format!("the gradient of {}", store.param(*id).name),
+            (None, None) => "the norm of the gradient".to_owned(),
+        };
         session.store.clear_touched()?;
         return Err(not_finite(job, session.step, &archs, &culprit));
     }

@@ -169,6 +169,7 @@ fn mutated_tables_neither_panic_nor_pass_as_others() {
 /// Two stages of TF-NAS at 224 pixels; the widths are input times expansion, up to what the table holds.
 const TF_NAS: &str = r#"
 name = "tf-nas-part"
+about = "the first stage of TF-NAS"
 classes = 1000
 input = { size = 224, channels = 3 }
 norm = { eps = 1e-5, momentum = 0.1, affine = true }

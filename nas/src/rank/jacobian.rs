@@ -16,7 +16,12 @@ const LEAST: f64 = 1e-5;
 ///
 /// # Errors
 /// What the engine returns.
-pub fn jacobian_covariance(model: &Model, store: &mut ParamStore, arch: &Arch, images: &Tensor) -> Result<f64> {
+pub fn jacobian_covariance(
+    model: &Model,
+    store: &mut ParamStore,
+    arch: &Arch,
+    images: &Tensor,
+) -> Result<f64> {
     let cpu = store.cpu().clone();
     let mut tape = Tape::new(&cpu);
     let x = tape.leaf(images.clone());
@@ -50,7 +55,9 @@ fn correlations(rows: &[f32], n: usize) -> Vec<f64> {
         })
         .collect();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    (0..n * n).map(|at| if at / n == at % n { 1.0 } else { dot(&centred[at / n], &centred[at % n]) }).collect()
+    (0..n * n)
+        .map(|at| if at / n == at % n { 1.0 } else { dot(&centred[at / n], &centred[at % n]) })
+        .collect()
 }
 
 /// The eigenvalues of a symmetric matrix `[n, n]` by cyclic Jacobi rotations, in no order.

@@ -179,11 +179,13 @@ pub fn space_scores(space: &Space, truth: &Truth, request: &Request, cpu: &engin
                 Ok(scores)
             })
         }
-        Metric::Accuracy | Metric::Angle | Metric::GradientNorm | Metric::JacobianCovariance => Err(Error::Setting {
-            key: "metric".into(),
-            value: request.metric.name().into(),
-            range: "macs, params or synflow where there is no run".into(),
-        }),
+        Metric::Accuracy | Metric::Angle | Metric::GradientNorm | Metric::JacobianCovariance => {
+            Err(Error::Setting {
+                key: "metric".into(),
+                value: request.metric.name().into(),
+                range: "macs, params or synflow where there is no run".into(),
+            })
+        }
     }
 }
 
