@@ -168,13 +168,10 @@ pub fn project_backward(
                         let left = Left { data: dh3, row: 1, outer: [1, 0], inner: [rows, o] };
                         let right = Right { data: gated, terms: [rows, 0] };
                         let filter = &mut filter[block * o * BLOCK..(block + 1) * o * BLOCK];
-                        product(
-                            [o, BLOCK],
-                            left,
-                            right,
-                            Target { data: filter, row: BLOCK, add },
-                            Ahead::NOTHING,
-                        );
+                        let (next, lines) = panels.share_after(&panel, o, block, blocks);
+                        let ahead =
+                            Ahead::run([top.dy, top.h3].map(|t| t.as_ptr().wrapping_add(next)), lines);
+                        product([o, BLOCK], left, right, Target { data: filter, row: BLOCK, add }, ahead);
                     }
                 }
             }
@@ -491,7 +488,7 @@ pub fn expand_backward(
     plan: &Plan,
     [du1, h1]: [&[f32]; 2],
     steps: &Steps,
-    [x, w1, dy]: [&[f32]; 3],
+    [x_all, w1, dy]: [&[f32]; 3],
     dx: Option<Slot<'_>>,
     dw1: Option<Slot<'_>>,
 ) -> Result<()> {
@@ -518,7 +515,7 @@ pub fn expand_backward(
                 let range = panels.nhwc(&panel, c);
                 // SAFETY: the panels of a part belong to its task.
                 let mut dx = dx.as_ref().map(|(dx, add)| (unsafe { dx.slice(range.clone()) }, *add));
-                let x = &x[range.clone()];
+                let x = &x_all[range.clone()];
                 if let (Some((dx, add)), false) = (&mut dx, dy.is_empty()) {
                     if *add {
                         dx.iter_mut().zip(&dy[range]).for_each(|(dx, dy)| *dx += dy);
@@ -551,13 +548,11 @@ pub fn expand_backward(
                             inner: [BLOCK, 1],
                         };
                         let right = Right { data: packed, terms: [wide, first * BLOCK] };
-                        product(
-                            [rows, c],
-                            left,
-                            right,
-                            Target { data: dx, row: c, add: *add || first > 0 },
-                            Ahead::NOTHING,
-                        );
+                        let chunks = blocks.div_ceil(CHUNK);
+                        let (next, lines) = panels.share_after(&panel, c, first / CHUNK, chunks);
+                        let ahead = Ahead::run([x_all, dy].map(|t| t.as_ptr().wrapping_add(next)), lines);
+                        let target = Target { data: dx, row: c, add: *add || first > 0 };
+                        product([rows, c], left, right, target, ahead);
                     }
                 }
             }

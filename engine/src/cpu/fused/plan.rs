@@ -222,6 +222,13 @@ impl Panels {
         panel.first * c..(panel.first + panel.rows.len()) * c
     }
 
+    /// A share of the next panel's rows in an NHWC tensor of `c` channels, for a prefetch: where it
+    /// begins, and its cache lines.
+    pub fn share_after(&self, panel: &Panel, c: usize, share: usize, shares: usize) -> (usize, usize) {
+        let lines = (panel.rows.len() * c).div_ceil(BLOCK * shares);
+        ((panel.first + panel.rows.len()) * c + share * lines * BLOCK, lines)
+    }
+
     /// The images of a panel and their rows within it.
     pub fn images(&self, panel: &Panel) -> impl Iterator<Item = (usize, Range<usize>)> {
         let (pixels, rows, first) = (self.pixels, panel.rows.clone(), panel.group * self.plan.group());

@@ -54,9 +54,6 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Nothing.
-    pub const NOTHING: Ahead = Ahead { from: [std::ptr::null(); 2], lines: 0, runs: [0, 0] };
-
     /// One run.
     pub fn run(from: [*const f32; 2], lines: usize) -> Self {
         Self { from, lines, runs: [1, 0] }
@@ -315,7 +312,13 @@ mod tests {
                     let mut to = vec![0.5; rows * row];
                     let right_matrix = Right { data: &packed, terms: [terms + 3, 2] };
                     let target = Target { data: &mut to, row, add };
-                    product([rows, columns], left_matrix, right_matrix, target, Ahead::NOTHING);
+                    product(
+                        [rows, columns],
+                        left_matrix,
+                        right_matrix,
+                        target,
+                        Ahead::run([std::ptr::null(); 2], 0),
+                    );
                     for (at, &got) in to.iter().enumerate() {
                         let (r, c) = (at / row, at % row);
                         let sum: f64 = (0..terms)

@@ -11,6 +11,9 @@ use crate::op::Kept;
 use crate::ops::{Act, dense};
 use crate::tensor::{DType, Tensor};
 
+/// Sums of an image and block.
+const SET: usize = EXCITE_SUMS * BLOCK;
+
 /// Slots of the gradients of the inputs.
 type Slots<'a, 'b> = &'a mut [Option<&'b mut [f32]>];
 
@@ -136,19 +139,22 @@ impl InvertedResidual {
     ) -> Result<(Tensor, [Vec<f64>; 2])> {
         let _span = cpu.pass("gate backward");
         let (n, e, blocks) = (plan.n, plan.e, plan.blocks());
-        let sums = sums.f32()?;
-        let sum = |image: usize, i: usize, j: usize| {
-            sums[((image * blocks + j / BLOCK) * EXCITE_SUMS + i) * BLOCK + j % BLOCK]
+        let (sums, wide) = (sums.f32()?, plan.wide());
+        // The sums of an image and block, and the channels they are of.
+        let sets = |image: usize| {
+            let sets = sums[image * blocks * SET..(image + 1) * blocks * SET].chunks_exact(SET);
+            sets.enumerate().map(move |(block, set)| (block * BLOCK..e.min((block + 1) * BLOCK), set))
         };
         let mut factors = Tensor::zeros(cpu, [n, blocks * 2 * BLOCK])?;
         let mut both = [vec![0.0; e], vec![0.0; e]];
         let Some(gate) = gate else {
-            for (at, value) in factors.f32_mut()?.iter_mut().enumerate() {
-                *value = if (at / BLOCK).is_multiple_of(2) { 1.0 } else { 0.0 };
+            for factors in factors.f32_mut()?.chunks_exact_mut(2 * BLOCK) {
+                factors[..BLOCK].fill(1.0);
             }
-            for image in 0..n {
+            for (channels, set) in (0..n).flat_map(sets) {
                 for (i, both) in both.iter_mut().enumerate() {
-                    both.iter_mut().enumerate().for_each(|(j, to)| *to += f64::from(sum(image, 1 + i, j)));
+                    let from = &set[(1 + i) * BLOCK..];
+                    both[channels.clone()].iter_mut().zip(from).for_each(|(to, &sum)| *to += f64::from(sum));
                 }
             }
             return Ok((factors, both));
@@ -158,8 +164,11 @@ impl InvertedResidual {
         let mut du2 = Tensor::stale(cpu, [n, e], DType::F32)?;
         let logits = gate.logits.f32()?;
         for (image, du2) in du2.f32_mut()?.chunks_exact_mut(e).enumerate() {
-            for (j, du2) in du2.iter_mut().enumerate() {
-                *du2 = sum(image, 0, j) * act.slope(logits[image * e + j]);
+            let logits = &logits[image * e..(image + 1) * e];
+            for (channels, set) in sets(image) {
+                let logits = &logits[channels.clone()];
+                let to = du2[channels].iter_mut();
+                to.zip(set).zip(logits).for_each(|((to, sum), &logit)| *to = sum * act.slope(logit));
             }
         }
         let mut du1 = Tensor::zeros(cpu, gate.hidden.shape())?;
@@ -180,18 +189,21 @@ impl InvertedResidual {
                 [Some(dmeans.f32_mut()?), dw, db],
             )?;
         }
-        let (gates, dmeans, wide) = (gate.gates.f32()?, dmeans.f32()?, plan.wide());
+        let (gates, dmeans) = (gate.gates.f32()?, dmeans.f32()?);
         let per = 1.0 / plan.pixels_to() as f32;
-        let to = factors.f32_mut()?;
-        for image in 0..n {
-            for j in 0..e {
-                let (factor, summand) = (gates[image * wide + j], dmeans[image * e + j] * per);
-                let place = (image * blocks + j / BLOCK) * 2 * BLOCK + j % BLOCK;
-                to[place] = factor;
-                to[place + BLOCK] = summand;
+        for (image, to) in factors.f32_mut()?.chunks_exact_mut(2 * wide).enumerate() {
+            for ((channels, set), to) in sets(image).zip(to.chunks_exact_mut(2 * BLOCK)) {
+                let count = channels.len();
+                let (factor, summand) = to.split_at_mut(BLOCK);
+                factor[..count].copy_from_slice(&gates[image * wide + channels.start..][..count]);
+                let from = &dmeans[image * e + channels.start..][..count];
+                summand.iter_mut().zip(from).for_each(|(to, mean)| *to = mean * per);
                 for (i, both) in both.iter_mut().enumerate() {
-                    both[j] += f64::from(factor) * f64::from(sum(image, 1 + i, j))
-                        + f64::from(summand) * f64::from(sum(image, 3 + i, j));
+                    let (own, means) = (&set[(1 + i) * BLOCK..], &set[(3 + i) * BLOCK..]);
+                    for (lane, to) in both[channels.clone()].iter_mut().enumerate() {
+                        *to += f64::from(factor[lane]) * f64::from(own[lane])
+                            + f64::from(summand[lane]) * f64::from(means[lane]);
+                    }
                 }
             }
         }
