@@ -75,7 +75,7 @@ fn a_typo_in_the_recipe_is_answered_with_the_nearest_key_and_nothing_is_written(
 #[test]
 fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
     let bench = Bench::new();
-    let cases: [(&[&str], &str); 15] = [
+    let cases: &[(&[&str], &str)] = &[
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.batch=7"], "a divisor of batch"),
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.train.lr=-1"], "supernet.train.lr"),
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.paths=3"], "supernet.train.batch = 20"),
@@ -93,7 +93,7 @@ fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
     ];
     for (args, want) in cases {
         let error = bench.fails(args, 2);
-        assert!(error.contains(want), "{args:?}: {error}");
+        assert!(error.contains(*want), "{args:?}: {error}");
     }
     assert!(!bench.path("r").exists(), "nothing is written before everything is found sound");
 }

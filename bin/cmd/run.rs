@@ -38,7 +38,7 @@ pub struct Run {
 
 /// Run a recipe up to the shrunk space.
 ///
-/// The recipe's section [shrink] says how (docs/formats.md). A supernet is trained and candidates are dropped
+/// The recipe's section `shrink` says how (docs/formats.md). A supernet is trained and candidates are dropped
 /// in turns until few enough networks are left; shrunk.toml in the run directory is what is left, a space file
 /// as any other.
 #[derive(Args)]

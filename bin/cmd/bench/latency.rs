@@ -80,7 +80,7 @@ impl Latency {
             return Err(usage("--batch and --samples must be 1 or more"));
         }
         let mut space = Space::load(&self.space)?;
-        let input = space.input().clone();
+        let input = space.input();
         space = space
             .with_input(self.image.unwrap_or(input.size), self.channels.unwrap_or(input.channels))?
             .with_classes(self.classes.unwrap_or(space.classes()))?;

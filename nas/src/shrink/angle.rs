@@ -163,7 +163,7 @@ mod tests {
         let (base, mut store) = weights(&space);
         let turned = Angles::new(&space, &base, &store).of(&space.largest());
         assert!(turned > 1.0);
-        assert_eq!(Angles::new(&space, &store.values().to_vec(), &store).of(&space.largest()), 0.0);
+        assert_eq!(Angles::new(&space, store.values(), &store).of(&space.largest()), 0.0);
         for id in store.ids() {
             store.value_mut(id).unwrap().iter_mut().for_each(|w| *w *= 3.0);
         }

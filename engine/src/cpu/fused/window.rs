@@ -181,8 +181,7 @@ fn convolve<const STEP: usize, S: Simd>(
     from: usize,
     taps: Taps<'_>,
     count: usize,
-    to: &mut [f32],
-    step_to: usize,
+    (to, step_to): (&mut [f32], usize),
     ahead: (Ahead, usize),
 ) {
     /// Most windows of a tile: with the filter's tap and an operand in memory it fits 16 registers.
@@ -291,9 +290,9 @@ impl Loop for Forward<'_> {
         for (y, to) in to.chunks_exact_mut(w * BLOCK).enumerate() {
             let from = y * stride * plane.columns * BLOCK;
             if stride == 1 {
-                convolve::<1, S>(s, plane, from, taps, w, to, 1, (ahead, y * w));
+                convolve::<1, S>(s, plane, from, taps, w, (to, 1), (ahead, y * w));
             } else {
-                convolve::<2, S>(s, plane, from, taps, w, to, 1, (ahead, y * w));
+                convolve::<2, S>(s, plane, from, taps, w, (to, 1), (ahead, y * w));
             }
             if y == 0 {
                 center.copy_from_slice(&to[..BLOCK]);
@@ -371,7 +370,7 @@ impl<C: Curve> Loop for Backward<'_, C> {
                 let row = y as isize - pad as isize - self.origin[1];
                 let column = self.origin[0] - pad as isize;
                 let from = (row as usize * self.plane.columns + column as usize) * BLOCK;
-                convolve::<1, S>(s, self.plane, from, self.taps[0][0], w, to, 1, (self.ahead, at * w));
+                convolve::<1, S>(s, self.plane, from, self.taps[0][0], w, (to, 1), (self.ahead, at * w));
             } else {
                 let taps = self.taps[(y + pad) % 2];
                 for (parity, taps) in taps.into_iter().enumerate() {
@@ -395,8 +394,7 @@ impl<C: Curve> Loop for Backward<'_, C> {
                         from,
                         taps,
                         count,
-                        &mut to[x * BLOCK..],
-                        2,
+                        (&mut to[x * BLOCK..], 2),
                         (self.ahead, at * w + parity * count),
                     );
                 }
