@@ -100,3 +100,12 @@ static __device__ __forceinline__ void store_shared(u32 address, float a, float 
 }
 
 static __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
+// And from there. (NVRTC 12.0 takes some of these loads apart or not as its own addresses happen to fall: the bytes of the
+// PTX would differ from run to run.)
+static __device__ __forceinline__ void load_shared(u32 address, float* v) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+                 : "r"(address)
+                 : "memory");
+}

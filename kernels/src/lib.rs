@@ -10,6 +10,7 @@
 //! - [`depthwise`]: depthwise convolutions with batch norm and activation on load and statistics at the end.
 //! - [`pointwise`]: 1x1 convolutions with batch norm, activation and gate on load and statistics at the end.
 //! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
+//! - [`optimizer`]: SGD over the touched ranges in one launch.
 //! - [`manifest`]: what the committed PTX was made from.
 
 pub mod batch_norm;
@@ -17,6 +18,7 @@ pub mod depthwise;
 pub mod device;
 mod error;
 pub mod manifest;
+pub mod optimizer;
 pub mod pointwise;
 
 pub use device::{Act, DType, Device, Element, Input, Output};

@@ -296,6 +296,7 @@ static __device__ __forceinline__ void forward_fma(const float* __restrict__ x, 
     float* sa = shared;            // [16][128 + 4]
     float* sb = shared + BK * PA;  // [16][64 + 4]
     const int tid = threadIdx.x, tx = tid & 7, ty = tid >> 3, n0 = blockIdx.y * BN;
+    const u32 from_a = shared_address(sa + ty * 4), from_b = shared_address(sb + tx * 4);
     Running column[8] = {};
     int counted = 0;
 
@@ -356,10 +357,10 @@ static __device__ __forceinline__ void forward_fma(const float* __restrict__ x, 
 #pragma unroll
             for (int kk = 0; kk < BK; ++kk) {
                 float p[8], q[8];
-                *(float4*)p = *(const float4*)(sa + kk * PA + ty * 4);
-                *(float4*)(p + 4) = *(const float4*)(sa + kk * PA + 64 + ty * 4);
-                *(float4*)q = *(const float4*)(sb + kk * PB + tx * 4);
-                *(float4*)(q + 4) = *(const float4*)(sb + kk * PB + 32 + tx * 4);
+                load_shared(from_a + kk * PA * 4, p);
+                load_shared(from_a + kk * PA * 4 + 256, p + 4);
+                load_shared(from_b + kk * PB * 4, q);
+                load_shared(from_b + kk * PB * 4 + 128, q + 4);
 #pragma unroll
                 for (int i = 0; i < 8; ++i)
 #pragma unroll
