@@ -276,9 +276,8 @@ fn a_memory_cap_is_kept_and_told_with_the_batch_that_fits() {
     assert!(fits < 20, "{error}");
     // Every path fits with that many, in the same memory.
     let (batch, bn) = (format!("supernet.train.batch={fits}"), format!("supernet.train.bn-batch={fits}"));
-    let smaller =
-        ["train-supernet", "tiny.toml", "--out", "fits", "--memory", &cap, "--set", &batch, "--set", &bn];
-    bench.ok(&smaller);
+    let smaller = ["train-supernet", "tiny.toml", "--out", "fits", "--memory", &cap];
+    bench.ok(&[&smaller[..], &one[..], &[&batch, "--set", &bn]].concat());
     // The first run goes on with more memory.
     bench.ok(&[&run[..], &["--resume", "--memory", "1GiB"]].concat());
     let error = bench.fails(&[&run[..], &["--memory", "lots"]].concat(), 2);
