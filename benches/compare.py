@@ -92,17 +92,16 @@ def rows():
                 f"{label}, cifar", torch("--mode", mode, *work), bench(mode, "--paths", PATHS, *work),
                 timed("cpu_ms.median_ms", "step_ms.median_ms"), bar, aim)
         for batch, bar, aim in (("16", 1.3, 1.6), ("1", 1.0, 1.3)):
+            work = ["--preset", "imagenet224", "--batch", batch, "--steps", "20" if batch == "16" else "60", *t]
             table[f"child/{batch}{at}"] = Row(
                 f"fixed child, batch {batch}, onnxruntime",
-                ["{python}", str(PEERS / "infer_onnxruntime.py"), "{onnx}", "--batch", batch, "--json", *t],
-                bench("fixed", "--preset", "imagenet224", "--batch", batch, *t),
-                ("cpu_ms" if threads == 1 else "median_ms", "cpu_ms.median_ms" if threads == 1 else "forward_ms.median_ms"),
-                bar, aim, native=True)
+                ["{python}", str(PEERS / "onnxruntime_fixed.py"), *work, "--json"], bench("fixed", *work),
+                timed("cpu_ms.median_ms", "forward_ms.median_ms"), bar, aim, native=True)
         images = ["--recal-images", "2048", "--val-images", "5000", *t]
         rate = "candidates_per_cpu_hour" if threads == 1 else "candidates_per_hour"
         table[f"search/cifar{at}"] = Row(
             "search, candidates per hour, cifar", torch("--mode", "search", "--candidates", "1", *images),
-            bench("search", *images), (rate, rate), 2.5, 3.5, rate=True)
+            bench("search", "--population", "20", *images), (rate, rate), 2.5, 3.5, rate=True)
     return table
 
 
@@ -119,7 +118,7 @@ def ticks():
 
 def run(command, args, native=True):
     """The JSON that a command prints, and the share of the machine's cores that others used meanwhile."""
-    command = [part.format(python=args.python, onnx=onnx_path()) if "{" in part else part for part in command]
+    command = [part.format(python=args.python) if "{" in part else part for part in command]
     before, used, wall = ticks(), os.times(), time.monotonic()
     done = subprocess.run(command, env=environment(native), capture_output=True, text=True)
     if done.returncode != 0:
@@ -128,17 +127,6 @@ def run(command, args, native=True):
     own = now.children_user + now.children_system - used.children_user - used.children_system
     others = max(0.0, (ticks() - before - own) / (wall * os.cpu_count()))
     return json.loads(done.stdout[done.stdout.index("{"):]), round(others, 3)
-
-
-def onnx_path():
-    return str(ROOT / "target/compare/child.onnx")
-
-
-def export_child(args):
-    """The fixed network of the peers as an ONNX file, once."""
-    if not Path(onnx_path()).exists():
-        Path(onnx_path()).parent.mkdir(parents=True, exist_ok=True)
-        run(torch("--mode", "export", "--preset", "imagenet224", "--out", onnx_path()), args)
 
 
 def cpu_name():
@@ -163,8 +151,6 @@ def measure(names, args):
     path = Path(args.record or HERE / "record" / f"{here['date']}-{here['commit']}-{args.isa}.jsonl")
     path.parent.mkdir(exist_ok=True)
     done = {(r["row"], r["pair"]) for r in read(path)}
-    if any(name.startswith("child") for name in names):
-        export_child(args)
     # Row by row within a pair: what drifts on the machine meets all rows alike.
     for pair in range(args.pairs):
         for name in names:

@@ -163,7 +163,7 @@ pub enum Error {
     #[error(
         "out of memory in {stage}: {requested} bytes asked for, {used} of {cap} in use ({parameters} by weights \
          and their gradients, {} by images, activations and what else a step keeps); {}",
-        used.saturating_sub(*parameters), advice(*fits)
+        used.saturating_sub(*parameters), advice(*fits, *paths)
     )]
     Memory {
         /// The stage.
@@ -179,6 +179,8 @@ pub enum Error {
         /// Images over which batch norm may take its statistics so that every path fits; unknown if not even
         /// two do.
         fits: Option<usize>,
+        /// Paths that ran side by side.
+        paths: usize,
     },
     /// A directory exists already.
     #[error("{} exists; add --resume to go on with it, or choose another --out", path.display())]
@@ -234,8 +236,11 @@ impl Error {
     }
 }
 
-fn advice(fits: Option<usize>) -> String {
+fn advice(fits: Option<usize>, paths: usize) -> String {
     match fits {
+        Some(n) if paths > 1 => {
+            format!("with paths-at-once = 1 and bn-batch = {n} it would fit (it must divide a path's images)")
+        }
         Some(n) => format!("bn-batch = {n} would fit (it must divide batch)"),
         None => "not even 2 images fit; raise --memory or take a smaller space".to_owned(),
     }

@@ -19,10 +19,12 @@ pub(crate) fn explain(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, erro
     let Error::Engine(engine::Error::OutOfMemory { requested, used, cap }) = error else { return error };
     let fits = fits(job, store, batch, cap).unwrap_or(None);
     let parameters = 2 * size_of_val(store.values());
-    Error::Memory { stage: job.stage.name(), requested, used, cap, parameters, fits }
+    let paths = (job.paths)(0).len().min(job.at_once);
+    Error::Memory { stage: job.stage.name(), requested, used, cap, parameters, fits, paths }
 }
 
-/// The most images of one batch-norm batch for which a step of the largest path stays below `cap`.
+/// The most images of one batch-norm batch for which a step of the largest path, with no other beside it,
+/// stays below `cap`.
 fn fits(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, cap: usize) -> Result<Option<usize>> {
     store.clear_touched()?;
     let mut peaks = [0; 2];
