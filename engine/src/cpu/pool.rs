@@ -1,8 +1,9 @@
 //! Threads that run the numbered tasks of one loop at a time.
 //!
 //! Which thread runs a task is left to chance, so a task may depend on its number alone: work is
-//! cut by shape, never by the number of threads. An idle worker spins for a moment, since the next
-//! loop of a step follows within microseconds, and then sleeps.
+//! cut by shape, never by the number of threads. A thread has a share of neighbouring tasks, whose
+//! data a core walks through in order, and helps with other shares after its own. An idle worker
+//! spins for a moment, since the next loop of a step follows within microseconds, and then sleeps.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long an idle worker spins before it sleeps.
-const SPIN: Duration = Duration::from_micros(30);
+const SPIN: Duration = Duration::from_micros(200);
 
 /// A fixed set of threads; the caller of [`Pool::parallel_for`] is one of them.
 pub struct Pool {
@@ -27,16 +28,23 @@ struct Shared {
     posted: Condvar,
     /// Number of jobs posted so far; read by spinning workers without the lock.
     generation: AtomicUsize,
-    /// The next task of the current job.
-    next: AtomicUsize,
+    /// Per thread, the next task of its share of the current job.
+    shares: Vec<Share>,
     /// Workers inside the current job.
     active: AtomicUsize,
     panicked: AtomicBool,
 }
 
+/// Alone on its cache lines: each thread counts in its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
 struct Board {
     job: Option<Job>,
     generation: usize,
+    /// Workers that wait for [`Shared::posted`].
+    asleep: usize,
     closing: bool,
 }
 
@@ -52,10 +60,10 @@ unsafe impl Send for Job {}
 impl Pool {
     pub(super) fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            board: Mutex::new(Board { job: None, generation: 0, closing: false }),
+            board: Mutex::new(Board { job: None, generation: 0, asleep: 0, closing: false }),
             posted: Condvar::new(),
             generation: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            shares: (0..threads).map(|_| Share::default()).collect(),
             active: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
         });
@@ -88,14 +96,19 @@ impl Pool {
         // before `body` goes out of scope, even when a task panics.
         let body: *const (dyn Fn(usize, usize) + Sync) = unsafe { std::mem::transmute(body) };
         let job = Job { tasks, body };
-        shared.next.store(0, Ordering::Relaxed);
-        {
+        for (lane, share) in shared.shares.iter().enumerate() {
+            share.0.store(shared.share(tasks, lane).start, Ordering::Relaxed);
+        }
+        let asleep = {
             let mut board = shared.board.lock().expect("no code panics while it holds the board");
             board.job = Some(job);
             board.generation += 1;
             shared.generation.store(board.generation, Ordering::Release);
+            board.asleep
+        };
+        if asleep > 0 {
+            shared.posted.notify_all();
         }
-        shared.posted.notify_all();
         let own = catch_unwind(AssertUnwindSafe(|| shared.run(job, 0)));
         shared.board.lock().expect("no code panics while it holds the board").job = None;
         let mut spins = 0u32;
@@ -169,15 +182,24 @@ impl Pool {
 }
 
 impl Shared {
+    /// The tasks that thread `lane` begins with.
+    fn share(&self, tasks: usize, lane: usize) -> Range<usize> {
+        let threads = self.shares.len();
+        tasks * lane / threads..tasks * (lane + 1) / threads
+    }
+
     fn run(&self, job: Job, lane: usize) {
         // SAFETY: the caller of `parallel_for` keeps the body alive until `active` is zero.
         let body = unsafe { &*job.body };
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= job.tasks {
-                return;
+        for whose in (lane..self.shares.len()).chain(0..lane) {
+            let end = self.share(job.tasks, whose).end;
+            loop {
+                let task = self.shares[whose].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                body(task, lane);
             }
-            body(task, lane);
         }
     }
 
@@ -190,7 +212,9 @@ impl Shared {
             }
             let mut board = self.board.lock().expect("no code panics while it holds the board");
             while board.generation == seen && !board.closing {
+                board.asleep += 1;
                 board = self.posted.wait(board).expect("no code panics while it holds the board");
+                board.asleep -= 1;
             }
             if board.closing {
                 return;
