@@ -103,6 +103,7 @@ fn failed_work_ends_with_code_1_and_names_the_file_or_the_bound() {
     let bench = Bench::new();
     let error = bench.fails(&["run", "missing.toml", "--out", "r"], 1);
     assert!(error.contains("missing.toml"), "{error}");
+    assert_eq!(error.matches("os error").count(), 1, "a cause is told once: {error}");
     let error = bench.fails(&["count", "--space", "quickstart", "--arch", "gone.json"], 1);
     assert!(error.contains("gone.json"), "{error}");
     let error = bench.fails(&["run", "tiny.toml", "--out", "r", "--set", "search.constraint.max-macs=10"], 1);
