@@ -314,13 +314,19 @@ impl Shared {
     /// The next batch to deliver, begun if no worker has; `None` at the end.
     fn front(&self) -> Option<Arc<Slot>> {
         let mut queue = self.lock();
-        queue.running = true;
-        if queue.slots.is_empty() && !self.open(&mut queue) {
-            return None;
+        // Waking a worker costs more than all else here, so only where there is something new to do.
+        let mut news = !std::mem::replace(&mut queue.running, true);
+        if queue.slots.is_empty() {
+            if !self.open(&mut queue) {
+                return None;
+            }
+            news = true;
         }
         let front = queue.slots.front().cloned();
         drop(queue);
-        self.work.notify_all();
+        if news {
+            self.work.notify_all();
+        }
         front
     }
 
