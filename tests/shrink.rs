@@ -214,7 +214,16 @@ fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
         let again = json(&bench.ok(&args));
         assert_eq!((&value["tau_b"], &value["spearman"]), (&again["tau_b"], &again["spearman"]));
     }
-    let kept = json(&read(&bench.path("run").join("rank.json")));
+    let kept = read(&bench.path("run").join("rank.json"));
+    let angle = json(&bench.ok(&[&from[..], &["--metric", "angle", "--json"]].concat()));
+    let weights = ["--metric", "angle", "--weights", "run/supernet.safetensors", "--seed", "1", "--json"];
+    let same = json(&bench.ok(&[&from[..], &weights[..]].concat()));
+    assert_eq!(angle["tau_b"], same["tau_b"], "the file holds the run's own weights");
+    let again = read(&bench.path("run").join("rank.json"));
+    let seeds =
+        |text: &str| json(text).as_array().unwrap().iter().map(|r| r["seed"].clone()).collect::<Vec<_>>();
+    assert_eq!(seeds(&kept), seeds(&again), "what was ranked by other weights is not kept");
+    let kept = json(&kept);
     let names: Vec<&str> = kept.as_array().unwrap().iter().map(|r| r["metric"].as_str().unwrap()).collect();
     assert_eq!(
         names,
@@ -226,13 +235,18 @@ fn scores_are_ranked_against_a_table_or_a_runs_own_networks() {
     let report = read(&bench.path("run").join("report.html"));
     assert!(report.contains("<h2>Ranking</h2>") && report.contains("Tau-b"), "{report}");
 
-    let bad: [(&[&str], i32, &str); 7] = [
+    let bad: [(&[&str], i32, &str); 8] = [
         (&["rank", "--table", "table.json"], 2, "--from"),
         (&["rank", "--space", "nas-bench-macro", "--table", "table.json"], 2, "where there is no run"),
         (&["rank", "--space", "nas-bench-macro", "--table", "gone.json", "--metric", "macs"], 1, "gone.json"),
         (&["rank", "--space", "quickstart", "--table", "table.json", "--metric", "macs"], 1, "table.json"),
         (&["rank", "--from", "run", "--table", "run", "--networks", "1"], 2, "at least 2"),
         (&["rank", "--from", "run", "--table", "run", "--held-out-images", "7"], 2, "held-out-images"),
+        (
+            &["rank", "--from", "run", "--table", "run", "--metric", "angle", "--weights", "table.json"],
+            1,
+            "table.json",
+        ),
         (&["rank", "--from", "nowhere", "--table", "run"], 2, "no run directory"),
     ];
     for (args, code, want) in bad {

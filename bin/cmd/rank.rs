@@ -50,6 +50,10 @@ pub struct Rank {
     /// Held-out images that accuracies are taken on; never test images
     #[arg(long, value_name = "N", default_value_t = 2000)]
     held_out_images: usize,
+    /// Checkpoint whose weights are taken in place of the trained ones, for --metric accuracy and angle; the
+    /// ranking is not kept
+    #[arg(long, value_name = "FILE", requires = "from")]
+    weights: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -114,6 +118,7 @@ impl Rank {
             seed: self.seed,
             calibration_images: self.calibration_images,
             held_out_images: self.held_out_images,
+            weights: self.weights.clone(),
         };
         let ranking = match (&self.from, &self.space) {
             (Some(from), _) => {

@@ -11,7 +11,7 @@ use nas::rank::{
 use nas::{Space, evaluate};
 
 fn request(metric: Metric) -> Request {
-    Request { metric, networks: None, seed: 0, calibration_images: 512, held_out_images: 2000 }
+    Request { metric, networks: None, seed: 0, calibration_images: 512, held_out_images: 2000, weights: None }
 }
 
 fn bench_macro() -> Option<(Space, Truth)> {

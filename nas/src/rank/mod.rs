@@ -8,6 +8,7 @@ mod jacobian;
 mod truth;
 mod zero_cost;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::Rng;
@@ -71,6 +72,8 @@ pub struct Request {
     pub calibration_images: usize,
     /// Held-out images that an accuracy is taken on, as many of each class.
     pub held_out_images: usize,
+    /// Weights of the supernet in another file than the run's `supernet.safetensors`: a checkpoint on the way.
+    pub weights: Option<PathBuf>,
 }
 
 /// One network: how it scored and what it reached.

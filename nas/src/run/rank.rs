@@ -11,6 +11,7 @@ use super::report::read_json;
 use super::search::{balanced, by_batch, calibration_images, scored_images, share, training_loader};
 use super::supernet;
 use crate::arch::Arch;
+use crate::checkpoint::Archive;
 use crate::data::{Batch, Data};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
@@ -26,7 +27,8 @@ use crate::space::Space;
 const GRADIENT_IMAGES: usize = 64;
 
 /// Ranks the networks of `table` (what [`Truth::read`] reads) with the supernet of a run, and keeps the
-/// ranking in the run's `rank.json`, where it replaces an earlier one by the same score.
+/// ranking in the run's `rank.json`, where it replaces an earlier one by the same score. A ranking by other weights
+/// than the run's last ones is not kept.
 ///
 /// # Errors
 /// [`Error::NoSupernet`] if the run has none yet; what [`Truth::read`], the data and the engine return;
@@ -39,7 +41,9 @@ pub fn rank(dir: &RunDir, table: &Path, request: &Request, cpu: &Cpu, stop: &Ato
     let scores = Scorer { dir, recipe: &recipe, space: &space, request, cpu, stop }.scores(&truth)?;
     let ranking = Ranking::new(request.metric, &space, &truth, &scores, request.seed)?;
     let ranking = Ranking { seconds: started.elapsed().as_secs_f64(), ..ranking };
-    store(dir, &ranking)?;
+    if request.weights.is_none() {
+        store(dir, &ranking)?;
+    }
     Ok(ranking)
 }
 
@@ -87,7 +91,7 @@ impl Scorer<'_> {
         match self.request.metric {
             Metric::Angle => {
                 let mut trained = model.init(self.cpu, &Rng::new(self.recipe.seed, "init"))?;
-                supernet::load(self.dir, &model, &mut trained)?;
+                self.load(&model, &mut trained)?;
                 let angles = Angles::new(self.space, initial.values(), &trained);
                 Ok(archs.iter().map(|arch| angles.of(arch)).collect())
             }
@@ -104,9 +108,20 @@ impl Scorer<'_> {
                 space_scores(self.space, truth, self.request, self.cpu)
             }
             Metric::Accuracy => {
-                supernet::load(self.dir, &model, &mut initial)?;
+                self.load(&model, &mut initial)?;
                 let scores = self.accuracies(&model, &initial, &archs)?;
                 Ok(scores.iter().map(|score| share(score.top1, score.images)).collect())
+            }
+        }
+    }
+
+    /// The trained weights, or those of the checkpoint that was asked for.
+    fn load(&self, model: &Model, store: &mut ParamStore) -> Result<()> {
+        match &self.request.weights {
+            None => supernet::load(self.dir, model, store).map(drop),
+            Some(path) => {
+                let archive = Archive::from_bytes(&files::read(path)?, path)?;
+                model.load_weights(store, &archive, path)
             }
         }
     }
