@@ -297,275 +297,114 @@ mod x86 {
         work.run(token);
     }
 
+    /// Methods that are a few instructions each.
+    macro_rules! instructions {
+        ($($name:ident($($arg:ident: $of:ty),*) -> $to:ty = $with:expr;)*) => {$(
+            #[inline(always)]
+            fn $name(self, $($arg: $of),*) -> $to {
+                // SAFETY: `self` is proof of the instructions, and a prefetch never faults.
+                unsafe { $with }
+            }
+        )*};
+    }
+
+    /// The half of [`Simd`] that is the same for both: vectors of eight lanes.
+    macro_rules! eight_lanes {
+        () => {
+            type V = __m256;
+            const FMA: bool = true;
+
+            #[inline(always)]
+            fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
+                a.mul_add(b, c)
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, from: *const f32) -> __m256 {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { _mm256_loadu_ps(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32, a: __m256) {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { _mm256_storeu_ps(to, a) };
+            }
+
+            instructions! {
+                splat(a: f32) -> __m256 = _mm256_set1_ps(a);
+                add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+                fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+                prefetch(at: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+                prefetch_far(at: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            }
+        };
+    }
+
+    /// The half for the widest vectors: their type, their lanes, loads, stores, and the rest.
+    macro_rules! widest {
+        ($W:ty, $lanes:literal, $load:ident, $store:ident, $($rest:tt)*) => {
+            type W = $W;
+            const WIDE: usize = $lanes;
+
+            #[inline(always)]
+            unsafe fn wload(self, from: *const f32) -> $W {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { $load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn wstore(self, to: *mut f32, a: $W) {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { $store(to, a) };
+            }
+
+            instructions! { $($rest)* }
+        };
+    }
+
     impl Simd for Avx2 {
-        type V = __m256;
-        const FMA: bool = true;
-
-        #[inline(always)]
-        fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
-        #[inline(always)]
-        fn splat(self, a: f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_set1_ps(a) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(self, from: *const f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32, a: __m256) {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_storeu_ps(to, a) };
-        }
-
-        #[inline(always)]
-        fn add(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        fn prefetch(self, at: *const f32) {
-            // SAFETY: a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
-
-        #[inline(always)]
-        fn prefetch_far(self, at: *const f32) {
-            // SAFETY: a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-        }
-
-        type W = __m256;
-        const WIDE: usize = 8;
-
-        #[inline(always)]
-        fn wsplat(self, a: f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_set1_ps(a) }
-        }
-
-        #[inline(always)]
-        unsafe fn wload(self, from: *const f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn wstore(self, to: *mut f32, a: __m256) {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_storeu_ps(to, a) };
-        }
-
-        #[inline(always)]
-        fn wadd(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wsub(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmul(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_mul_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wdiv(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_div_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmax(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_max_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmin(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_min_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wfma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        fn wgreater(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
-        }
-
-        #[inline(always)]
-        fn wround(self, a: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-        }
-
-        #[inline(always)]
-        fn wpower(self, a: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe {
+        eight_lanes!();
+        widest! {
+            __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps,
+            wsplat(a: f32) -> __m256 = _mm256_set1_ps(a);
+            wadd(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+            wsub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+            wmul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+            wdiv(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+            wmax(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+            wmin(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+            wfma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+            wgreater(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 =
+                _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b));
+            wround(a: __m256) -> __m256 =
+                _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+            wpower(a: __m256) -> __m256 = {
                 let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-            }
+            };
         }
     }
 
     impl Simd for Avx512 {
-        type V = __m256;
-        const FMA: bool = true;
-
-        #[inline(always)]
-        fn fma1(self, a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-
-        #[inline(always)]
-        fn splat(self, a: f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_set1_ps(a) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(self, from: *const f32) -> __m256 {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32, a: __m256) {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm256_storeu_ps(to, a) };
-        }
-
-        #[inline(always)]
-        fn add(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        fn prefetch(self, at: *const f32) {
-            // SAFETY: a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
-
-        #[inline(always)]
-        fn prefetch_far(self, at: *const f32) {
-            // SAFETY: a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-        }
-
-        type W = __m512;
-        const WIDE: usize = 16;
-
-        #[inline(always)]
-        fn wsplat(self, a: f32) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_set1_ps(a) }
-        }
-
-        #[inline(always)]
-        unsafe fn wload(self, from: *const f32) -> __m512 {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn wstore(self, to: *mut f32, a: __m512) {
-            // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
-            unsafe { _mm512_storeu_ps(to, a) };
-        }
-
-        #[inline(always)]
-        fn wadd(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wsub(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_sub_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmul(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_mul_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wdiv(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_div_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmax(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_max_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wmin(self, a: __m512, b: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_min_ps(a, b) }
-        }
-
-        #[inline(always)]
-        fn wfma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        fn wgreater(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes) }
-        }
-
-        #[inline(always)]
-        fn wround(self, a: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe { _mm512_roundscale_ps::<8>(a) }
-        }
-
-        #[inline(always)]
-        fn wpower(self, a: __m512) -> __m512 {
-            // SAFETY: `self` is proof of the instructions.
-            unsafe {
+        eight_lanes!();
+        widest! {
+            __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps,
+            wsplat(a: f32) -> __m512 = _mm512_set1_ps(a);
+            wadd(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+            wsub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+            wmul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+            wdiv(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+            wmax(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+            wmin(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+            wfma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+            wgreater(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
+                _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes);
+            wround(a: __m512) -> __m512 = _mm512_roundscale_ps::<8>(a);
+            wpower(a: __m512) -> __m512 = {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
-            }
+            };
         }
     }
 }

@@ -39,7 +39,9 @@ impl Act {
     pub fn value(self, u: f32) -> f32 {
         match self {
             Act::None => u,
-            Act::Relu => u.max(0.0),
+            // Not `max`, which takes what is no number for 0.
+            Act::Relu if u < 0.0 => 0.0,
+            Act::Relu => u,
             Act::Relu6 => u.clamp(0.0, 6.0),
             Act::HSwish => u * (u + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0),
             Act::Swish => u * sigmoid(u),
@@ -226,6 +228,19 @@ mod tests {
         assert_eq!(Act::HSwish.slope(3.0), 1.0);
         assert_eq!(Act::HardSigmoid.slope(3.0), 0.0);
     }
+
+    /// A loss shows at once that a layer's output is no number.
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let cpu = Cpu::new(1).unwrap();
+        let x = Tensor::from_slice(&cpu, [40], &[f32::NAN; 40]).unwrap();
+        for act in Act::ALL {
+            assert!(act.value(f32::NAN).is_nan(), "{act:?}");
+            let y = Activation(act).forward(&cpu, &[&x], false).unwrap().y;
+            assert!(y.f32().unwrap().iter().all(|v| v.is_nan()), "{act:?}");
+        }
+    }
+
     #[test]
     fn the_sigmoid_follows_its_definition_into_both_tails() {
         for i in -8_000..8_000 {

@@ -53,7 +53,7 @@ impl Op for SqueezeExcite {
             plane_means(&x[n * h * w * c..(n + 1) * h * w * c], w, mean);
         });
         let mut hidden = dense::forward(cpu, &mean, inputs[1], Some(inputs[2]), [n, r].into())?;
-        hidden.f32_mut()?.iter_mut().for_each(|v| *v = v.max(0.0));
+        hidden.f32_mut()?.iter_mut().for_each(|v| *v = Act::Relu.value(*v));
         let logits = dense::forward(cpu, &hidden, inputs[3], Some(inputs[4]), [n, c].into())?;
         let mut gates = Tensor::stale(cpu, [n, c], DType::F32)?;
         gates.f32_mut()?.iter_mut().zip(logits.f32()?).for_each(|(g, &u)| *g = self.gate.value(u));

@@ -127,7 +127,7 @@ impl InvertedResidual {
         fused::squeeze(cpu, plan, h2.f32()?, norm, self.acts[1], means.f32_mut()?)?;
         let _span = cpu.pass("gate");
         let mut hidden = dense::forward(cpu, &means, inputs[0], Some(inputs[1]), [n, r].into())?;
-        hidden.f32_mut()?.iter_mut().for_each(|v| *v = v.max(0.0));
+        hidden.f32_mut()?.iter_mut().for_each(|v| *v = Act::Relu.value(*v));
         let logits = dense::forward(cpu, &hidden, inputs[2], Some(inputs[3]), [n, e].into())?;
         let mut gates = Tensor::stale(cpu, [n, wide], DType::F32)?;
         debug_assert_eq!(wide % BLOCK, 0);
