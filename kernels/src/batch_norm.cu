@@ -56,24 +56,35 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_finalise(
     }
 }
 
+struct Fold {
+    int c;
+    float eps;
+};
+
+// Statistics that are given to scale and shift, a thread per channel.
+extern "C" __global__ void __launch_bounds__(256)
+    batch_norm_fold(const float* __restrict__ gamma, const float* __restrict__ beta, const float* __restrict__ mean,
+                    const float* __restrict__ variance, float* __restrict__ scale, float* __restrict__ shift, Fold d) {
+    const int c = blockIdx.x * 256 + threadIdx.x;
+    if (c >= d.c) return;
+    const float s = (gamma ? gamma[c] : 1.0f) / sqrtf(variance[c] + d.eps);
+    scale[c] = s;
+    shift[c] = fmaf(-mean[c], s, beta ? beta[c] : 0.0f);
+}
+
 struct Backward {
     int partials, c;
     // Values behind the sums.
     float n, eps;
 };
 
-// Partial sums of du and of du * (h - mean) to the gradients of weight and bias, which are added, and to the linear map
-//   dh = p * du + q * h + r = scale * (du - sum / n - (h - mean) * product / (n * (variance + eps)))
-// A lane per channel, warps as in batch_norm_finalise.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
-    const float2* __restrict__ sums, const float* __restrict__ scale, const float* __restrict__ mean,
-    const float* __restrict__ variance, float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ pqr,
-    Backward d) {
+// Sums over the partials of du and of du * (h - mean), valid in warp 0. A lane per channel, warps as in
+// batch_norm_finalise.
+static __device__ __forceinline__ float2 total(const float2* sums, int c, const Backward& d) {
     __shared__ float part[2][8][32];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = blockIdx.x * 32 + lane;
-    const bool mine = c < d.c;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float sum = 0.0f, product = 0.0f;
-    if (mine)
+    if (c < d.c)
         for (int p = warp; p < d.partials; p += 8) {
             const float2 v = sums[(long long)p * d.c + c];
             sum += v.x;
@@ -82,17 +93,45 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
     part[0][warp][lane] = sum;
     part[1][warp][lane] = product;
     __syncthreads();
-    if (warp != 0 || !mine) return;
     sum = product = 0.0f;
+    if (warp == 0)
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum += part[0][i][lane], product += part[1][i][lane];
+        for (int i = 0; i < 8; ++i) sum += part[0][i][lane], product += part[1][i][lane];
+    return make_float2(sum, product);
+}
+
+// Partial sums to the gradients of weight and bias, which are added, and to the linear map
+//   dh = p * du + q * h + r = scale * (du - sum / n - (h - mean) * product / (n * (variance + eps)))
+extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
+    const float2* __restrict__ sums, const float* __restrict__ scale, const float* __restrict__ mean,
+    const float* __restrict__ variance, float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ pqr,
+    Backward d) {
+    const int c = blockIdx.x * 32 + (threadIdx.x & 31);
+    const float2 t = total(sums, c, d);
+    if (threadIdx.x >= 32 || c >= d.c) return;
     const float precision = 1.0f / (variance[c] + d.eps), s = scale[c];
-    if (dgamma) dgamma[c] += product * sqrtf(precision);
-    if (dbeta) dbeta[c] += sum;
-    const float q = -s * precision * product / d.n;
+    if (dgamma) dgamma[c] += t.y * sqrtf(precision);
+    if (dbeta) dbeta[c] += t.x;
+    const float q = -s * precision * t.y / d.n;
     pqr[c] = s;
     pqr[d.c + c] = q;
-    pqr[2 * d.c + c] = -s * sum / d.n - q * mean[c];
+    pqr[2 * d.c + c] = -s * t.x / d.n - q * mean[c];
+}
+
+// The same where the statistics were given: the map is dh = scale * du, and they have gradients of their own.
+extern "C" __global__ void __launch_bounds__(256)
+    batch_norm_frozen_backward(const float2* __restrict__ sums, const float* __restrict__ scale,
+                               const float* __restrict__ variance, float* __restrict__ dgamma,
+                               float* __restrict__ dbeta, float* __restrict__ dmean, float* __restrict__ dvariance,
+                               Backward d) {
+    const int c = blockIdx.x * 32 + (threadIdx.x & 31);
+    const float2 t = total(sums, c, d);
+    if (threadIdx.x >= 32 || c >= d.c) return;
+    const float precision = 1.0f / (variance[c] + d.eps), s = scale[c];
+    if (dgamma) dgamma[c] += t.y * sqrtf(precision);
+    if (dbeta) dbeta[c] += t.x;
+    if (dmean) dmean[c] -= s * t.x;
+    if (dvariance) dvariance[c] -= 0.5f * s * precision * t.y;
 }
 
 struct Partials {

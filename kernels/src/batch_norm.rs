@@ -80,7 +80,7 @@ impl Finalise {
     }
 }
 
-fn check(op: &'static str, sizes: [(&'static str, usize); 2]) -> Result<()> {
+fn check<const N: usize>(op: &'static str, sizes: [(&'static str, usize); N]) -> Result<()> {
     for (what, value) in sizes {
         if value == 0 || value > 1 << 24 {
             return Err(KernelError::Shape { op, what, value, expected: "1 to 16777216" });
@@ -155,6 +155,131 @@ impl Backward {
             Arg::perhaps_out("dgamma", a.dgamma, f32, c),
             Arg::perhaps_out("dbeta", a.dbeta, f32, c),
             Arg::Out("pqr", a.pqr, f32, 3 * c),
+        ];
+        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
+        unsafe { self.kernel.launch(stream, [c.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct FoldDims {
+    c: i32,
+    eps: f32,
+}
+
+// SAFETY: plain 32-bit numbers in the order of the kernel's struct.
+unsafe impl DeviceRepr for FoldDims {}
+
+/// Statistics that are given to `scale = gamma / sqrt(variance + eps)`, `shift = beta - mean * scale`.
+#[derive(Debug)]
+pub struct Fold {
+    dims: FoldDims,
+    kernel: Kernel,
+}
+
+/// Buffers of [`Fold`]; all `[c]` of f32.
+#[derive(Debug)]
+pub struct FoldArgs<'a> {
+    /// Weight; 1 if absent.
+    pub gamma: Option<Input<'a>>,
+    /// Bias; 0 if absent.
+    pub beta: Option<Input<'a>>,
+    /// Mean.
+    pub mean: Input<'a>,
+    /// Biased variance.
+    pub variance: Input<'a>,
+    /// Factor.
+    pub scale: Output<'a>,
+    /// Summand.
+    pub shift: Output<'a>,
+}
+
+impl Fold {
+    /// Prepares launches for `c` channels.
+    ///
+    /// # Errors
+    /// No channels; the driver's.
+    pub fn new(device: &Device, c: usize, eps: f32) -> Result<Fold> {
+        check("batch_norm_fold", [("c", c)])?;
+        let kernel = device.kernel(&IMAGE, "batch_norm_fold".into(), 0)?;
+        Ok(Fold { dims: FoldDims { c: c as i32, eps }, kernel })
+    }
+
+    /// Launches.
+    ///
+    /// # Errors
+    /// A buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, a: FoldArgs<'_>) -> Result<()> {
+        let (c, f32) = (self.dims.c as usize, DType::F32);
+        let args = [
+            Arg::perhaps("gamma", a.gamma, f32, c),
+            Arg::perhaps("beta", a.beta, f32, c),
+            Arg::In("mean", a.mean, f32, c),
+            Arg::In("variance", a.variance, f32, c),
+            Arg::Out("scale", a.scale, f32, c),
+            Arg::Out("shift", a.shift, f32, c),
+        ];
+        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
+        unsafe { self.kernel.launch(stream, [c.div_ceil(256) as u32, 1, 1], 256, &args, &self.dims) }
+    }
+}
+
+/// Merges partial sums of `du` and `du * (h - mean)` where the statistics were given: gradients are added, and
+/// `dh = scale * du`.
+#[derive(Debug)]
+pub struct FrozenBackward {
+    dims: BackwardDims,
+    kernel: Kernel,
+}
+
+/// Buffers of [`FrozenBackward`]; all f32, `[c]` but for the sums; gradients are added to.
+#[derive(Debug)]
+pub struct FrozenBackwardArgs<'a> {
+    /// Partial sums `[partials, c, 2]`.
+    pub sums: Input<'a>,
+    /// Scale of [`Fold`].
+    pub scale: Input<'a>,
+    /// Biased variance.
+    pub variance: Input<'a>,
+    /// Gradient of the weight.
+    pub dgamma: Option<Output<'a>>,
+    /// Gradient of the bias.
+    pub dbeta: Option<Output<'a>>,
+    /// Gradient of the mean.
+    pub dmean: Option<Output<'a>>,
+    /// Gradient of the variance.
+    pub dvariance: Option<Output<'a>>,
+}
+
+impl FrozenBackward {
+    /// Prepares launches for `partials` partial sums of `c` channels.
+    ///
+    /// # Errors
+    /// No partials, no channels; the driver's.
+    pub fn new(device: &Device, partials: usize, c: usize, eps: f32) -> Result<FrozenBackward> {
+        check("batch_norm_frozen_backward", [("partials", partials), ("c", c)])?;
+        let kernel = device.kernel(&IMAGE, "batch_norm_frozen_backward".into(), 0)?;
+        Ok(FrozenBackward {
+            dims: BackwardDims { partials: partials as i32, c: c as i32, n: 1.0, eps },
+            kernel,
+        })
+    }
+
+    /// Launches.
+    ///
+    /// # Errors
+    /// A buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, a: FrozenBackwardArgs<'_>) -> Result<()> {
+        let (p, c, f32) = (self.dims.partials as usize, self.dims.c as usize, DType::F32);
+        let args = [
+            Arg::In("sums", a.sums, f32, p * c * 2),
+            Arg::In("scale", a.scale, f32, c),
+            Arg::In("variance", a.variance, f32, c),
+            Arg::perhaps_out("dgamma", a.dgamma, f32, c),
+            Arg::perhaps_out("dbeta", a.dbeta, f32, c),
+            Arg::perhaps_out("dmean", a.dmean, f32, c),
+            Arg::perhaps_out("dvariance", a.dvariance, f32, c),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
         unsafe { self.kernel.launch(stream, [c.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }

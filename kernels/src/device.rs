@@ -83,6 +83,22 @@ impl Act {
     }
 }
 
+/// What happens to the memory that a result goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// It is overwritten, whatever was there.
+    Store,
+    /// The result is added to what is there.
+    Add,
+}
+
+impl Write {
+    /// The kernels' flag.
+    pub(crate) fn adds(self) -> i32 {
+        i32::from(self == Write::Add)
+    }
+}
+
 /// Element types of buffers.
 pub trait Element: DeviceRepr {
     /// Its tag.

@@ -10,16 +10,20 @@
 //! - [`depthwise`]: depthwise convolutions with batch norm and activation on load and statistics at the end.
 //! - [`pointwise`]: 1x1 convolutions with batch norm, activation and gate on load and statistics at the end.
 //! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
+//! - [`channels`]: batch norm that stands alone, biases, means of planes.
+//! - [`elementwise`]: activations, sums, scaled sums, fills, casts, whether all is finite.
 //! - [`optimizer`]: SGD over the touched ranges in one launch.
 //! - [`manifest`]: what the committed PTX was made from.
 
 pub mod batch_norm;
+pub mod channels;
 pub mod depthwise;
 pub mod device;
+pub mod elementwise;
 mod error;
 pub mod manifest;
 pub mod optimizer;
 pub mod pointwise;
 
-pub use device::{Act, DType, Device, Element, Input, Output};
+pub use device::{Act, DType, Device, Element, Input, Output, Write};
 pub use error::{KernelError, Result};

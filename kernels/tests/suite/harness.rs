@@ -129,6 +129,16 @@ pub fn run_case(path: &str, case: &str, body: fn(&Gpu)) -> Option<Kernels> {
     first.map(|(_, kernels)| kernels)
 }
 
+/// A case whose counters are recorded, in a module beside its test.
+pub struct Counted {
+    pub case: &'static str,
+    /// Elements of a launch, in which costs are stated.
+    pub elements: usize,
+    /// Kernels to record, with the most lane slots per element that each may cost.
+    pub most: &'static [(&'static str, f64)],
+    pub body: fn(&Gpu),
+}
+
 /// What elements are in tests.
 pub trait Number: Element + Copy + Default {
     /// The nearest element.
