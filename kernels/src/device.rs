@@ -132,6 +132,14 @@ impl<'a> Input<'a> {
         let (address, _tracked) = buffer.device_ptr(stream);
         Input { address, len: buffer.len(), dtype: T::DTYPE, life: PhantomData }
     }
+
+    /// Borrows `len` elements at an address, for whoever keeps memory without cudarc's types.
+    ///
+    /// # Safety
+    /// As long as `'a`, so many elements of that type lie there, and nobody writes them but launches of one stream.
+    pub unsafe fn at(address: u64, len: usize, dtype: DType) -> Input<'a> {
+        Input { address, len, dtype, life: PhantomData }
+    }
 }
 
 /// Device memory that a kernel writes.
@@ -144,6 +152,15 @@ impl<'a> Output<'a> {
         let len = buffer.len();
         let (address, _tracked) = buffer.device_ptr_mut(stream);
         Output(Input { address, len, dtype: T::DTYPE, life: PhantomData })
+    }
+
+    /// Borrows `len` elements at an address, for whoever keeps memory without cudarc's types.
+    ///
+    /// # Safety
+    /// As long as `'a`, so many elements of that type lie there, and nobody else reads or writes them but launches of
+    /// one stream.
+    pub unsafe fn at(address: u64, len: usize, dtype: DType) -> Output<'a> {
+        Output(Input { address, len, dtype, life: PhantomData })
     }
 }
 
