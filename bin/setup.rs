@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use engine::Cpu;
+use engine::{Cpu, Device};
 
 /// Where and how wide to compute.
 #[derive(Args, Clone)]
 pub struct DeviceArgs {
-    /// Device: `cpu`
+    /// Device: `cpu` or `cuda:0`
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
     /// Threads; results do not depend on them [default: one per core]
@@ -39,15 +39,18 @@ fn size(text: &str) -> Result<usize, String> {
 
 impl DeviceArgs {
     /// The device.
-    pub fn open(&self) -> Result<Cpu> {
-        if self.device != "cpu" {
-            return Err(usage(format!("no device is called {:?}; known: cpu", self.device)));
-        }
+    pub fn open(&self) -> Result<Device> {
         let threads = match self.threads {
             Some(n) => n,
             None => std::thread::available_parallelism().context("counting cores; give --threads")?.get(),
         };
-        Ok(Cpu::with_cap(threads, self.memory.unwrap_or(usize::MAX))?)
+        Device::parse(&self.device, threads, self.memory.unwrap_or(usize::MAX))
+            .map_err(|e| usage(e.to_string()))
+    }
+
+    /// The device where `what` runs on the CPU alone.
+    pub fn open_cpu(&self, what: &'static str) -> Result<Cpu> {
+        self.open()?.cpu(what).cloned().map_err(|e| usage(e.to_string()))
     }
 }
 

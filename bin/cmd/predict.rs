@@ -30,10 +30,10 @@ pub struct Predict {
 impl Predict {
     /// Runs it.
     pub fn run(self) -> Result<ExitCode> {
-        let cpu = self.device.open()?;
+        let device = self.device.open()?;
         let dir = RunDir::new(&self.run);
         let recipe = dir.read_recipe()?;
-        let network = Snapshot::load(&dir.model(), &cpu).context("the run has no found network yet")?;
+        let network = Snapshot::load(&dir.model(), &device).context("the run has no found network yet")?;
         let pipeline = Pipeline::new(&recipe.data.eval, &recipe.data.normalise)?;
         let mut all = Vec::new();
         for path in &self.images {
@@ -45,7 +45,7 @@ impl Predict {
             // Evaluation draws nothing, so any position will do.
             let mut draws = Rng::new(0, "predict").at(0, 0, 0);
             pipeline.apply(&image, &mut draws, &mut Scratch::default(), &mut pixels);
-            let x = Tensor::from_slice(&cpu, [1, h, w, c], &pixels)?;
+            let x = Tensor::from_slice(&device, [1, h, w, c], &pixels)?;
             let guesses = network.guesses(&x, 5)?;
             if self.json {
                 let guesses: Vec<_> = guesses

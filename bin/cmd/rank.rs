@@ -102,7 +102,7 @@ impl FromStr for Networks {
 impl Rank {
     /// Runs it.
     pub fn run(self) -> Result<ExitCode> {
-        let cpu = self.device.open()?;
+        let device = self.device.open()?;
         let metric = match (self.metric, self.proxy) {
             (MetricArg::Accuracy, _) => Metric::Accuracy,
             (MetricArg::Angle, _) => Metric::Angle,
@@ -129,12 +129,12 @@ impl Rank {
                         from.display()
                     )));
                 }
-                rank(&dir, &self.table, &request, &cpu, stop_flag()?)?
+                rank(&dir, &self.table, &request, &device, stop_flag()?)?
             }
             (None, None) => return Err(usage("give --from DIR or --space NAME")),
             (None, Some(space)) => {
                 let space = Space::load(space)?;
-                rank_space(&space, &read_truth(&self.table, &space, &request)?, &request, &cpu)?
+                rank_space(&space, &read_truth(&self.table, &space, &request)?, &request, &device)?
             }
         };
         if self.json {

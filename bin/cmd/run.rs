@@ -146,13 +146,13 @@ fn go(
     json: bool,
 ) -> Result<ExitCode> {
     let stop = stop_flag()?;
-    let cpu = device.open()?;
+    let device = device.open()?;
     let listeners: Vec<Box<dyn Sink>> =
         vec![Box::new(Progress::stderr()), Box::new(TensorBoard::new(dir.path().join("tensorboard")))];
     if !json {
         eprintln!("run directory: {}", dir.path().display());
     }
-    let options = Options { dir: dir.clone(), resume, until, cpu, stop };
+    let options = Options { dir: dir.clone(), resume, until, device, stop };
     let outcome = match run(recipe, base, options, listeners) {
         Ok(outcome) => outcome,
         Err(error @ nas::Error::Interrupted { .. }) => {

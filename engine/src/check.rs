@@ -7,6 +7,8 @@
 use std::fmt;
 
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
+use crate::device::Place;
 use crate::error::Result;
 use crate::op::Op;
 use crate::params::{Layout, ParamStore};
@@ -108,17 +110,17 @@ impl Input {
     ///
     /// # Errors
     /// [`crate::Error::OutOfMemory`].
-    pub fn make(&self, cpu: &Cpu, rng: &Rng, index: usize) -> Result<Tensor> {
+    pub fn make(&self, place: &impl Place, rng: &Rng, index: usize) -> Result<Tensor> {
         let mut draws = rng.at(0, 0, index as u32);
         match self {
             Input::Normal { shape, scale, shift } => {
                 let data: Vec<f32> = (0..shape.len()).map(|_| scale * draws.normal() + shift).collect();
-                Tensor::from_slice(cpu, *shape, &data)
+                Tensor::from_slice(place, *shape, &data)
             }
-            Input::Values { shape, data, .. } => Tensor::from_slice(cpu, *shape, data),
+            Input::Values { shape, data, .. } => Tensor::from_slice(place, *shape, data),
             Input::Labels { len, classes } => {
                 let data: Vec<i32> = (0..*len).map(|_| draws.below(*classes as u32) as i32).collect();
-                Tensor::from_slice(cpu, [*len], &data)
+                Tensor::from_slice(place, [*len], &data)
             }
         }
     }
@@ -355,6 +357,109 @@ pub fn run_op(
     Ok(Run { y: output.y.f32()?.to_vec(), dx })
 }
 
+/// Puts a case through the checks of a GPU: values, recorded and not, and gradients, stored and added, against the
+/// f64 definition; skipped gradients; the same bits a second time.
+///
+/// # Errors
+/// [`crate::Error::NotOnDevice`] and [`crate::Error::NoKernel`], where there is nothing to check; what the driver says.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_on(case: &Case, cuda: &Cuda) -> Result<()> {
+    let title = case.title();
+    let rng = Rng::new(7, &title);
+    let inputs = case.inputs.iter().enumerate();
+    let tensors = inputs.map(|(i, input)| input.make(cuda, &rng, i)).collect::<Result<Vec<_>>>()?;
+    let wanted: Vec<bool> = case.inputs.iter().map(Input::has_grad).collect();
+    let op = (case.op)();
+    let run = |wanted: &[bool], slots: Slots| run_op_on(&*op, cuda, &tensors, wanted, &rng, slots);
+
+    let first = run(&wanted, Slots::Fresh)?;
+    let arrays = tensors.iter().map(to_array).collect::<Vec<_>>();
+    let want = (case.reference)(&arrays);
+    compare(&title, "value", &first.y, &want.data, case.tolerance);
+    let unrecorded = op.forward_cuda(cuda, &tensors.iter().collect::<Vec<_>>(), false)?;
+    assert!(unrecorded.saved.is_empty(), "{title}: something was saved for nobody");
+    compare(&title, "unrecorded value", &unrecorded.y.to_host()?, &want.data, case.tolerance);
+
+    let seed = seed_pattern(&rng, want.data.len());
+    for (i, grads) in first.dx.iter().enumerate() {
+        if let Some(grads) = grads {
+            check_gradient(case, &title, &arrays, i, grads, &seed);
+        }
+    }
+    assert!(same_bits(&first, &run(&wanted, Slots::Fresh)?), "{title}: a second run gives other bits");
+
+    let pattern = 0.75;
+    let added = run(&wanted, Slots::Filled(pattern))?;
+    for (i, (stored, added)) in first.dx.iter().zip(&added.dx).enumerate() {
+        if let (Some(stored), Some(added)) = (stored, added) {
+            let want: Vec<f64> = stored.iter().map(|&g| f64::from(g) + f64::from(pattern)).collect();
+            compare(&title, &format!("accumulated gradient {i}"), added, &want, case.tolerance);
+        }
+    }
+    for i in (0..wanted.len()).filter(|&i| wanted[i] && wanted.iter().filter(|&&w| w).count() > 1) {
+        let mut alone = vec![false; wanted.len()];
+        alone[i] = true;
+        let only = run(&alone, Slots::Fresh)?;
+        let (a, b) = (only.dx[i].as_deref(), first.dx[i].as_deref());
+        let (a, b) = (a.expect("was asked for"), b.expect("was asked for"));
+        let want: Vec<f64> = b.iter().map(|&g| f64::from(g)).collect();
+        compare(&title, &format!("gradient {i} asked for alone"), a, &want, 1e-6);
+    }
+    Ok(())
+}
+
+/// [`run_op`] on a GPU, where every fresh slot holds no number.
+///
+/// # Errors
+/// What the op returns.
+pub fn run_op_on(
+    op: &dyn Op,
+    cuda: &Cuda,
+    inputs: &[Tensor],
+    wanted: &[bool],
+    rng: &Rng,
+    slots: Slots,
+) -> Result<Run> {
+    let shapes: Vec<Shape> = inputs.iter().map(Tensor::shape).collect();
+    let shape = op.shape(&shapes)?;
+    let output = op.forward_cuda(cuda, &inputs.iter().collect::<Vec<_>>(), true)?;
+    assert_eq!(output.y.shape(), shape, "{}: forward and shape() disagree", op.name());
+    let keep = op.keep();
+    let kept: Vec<Option<Tensor>> =
+        inputs.iter().enumerate().map(|(i, t)| (keep.inputs >> i & 1 == 1).then(|| t.clone())).collect();
+    let slot = |(s, &w): (&Shape, &bool)| -> Result<Option<Tensor>> {
+        match slots {
+            _ if !w => Ok(None),
+            Slots::Filled(pattern) => Ok(Some(cuda.full(*s, pattern)?)),
+            Slots::Fresh => Ok(Some(cuda.full(*s, f32::NAN)?)),
+        }
+    };
+    let mut dx = shapes.iter().zip(wanted).map(slot).collect::<Result<Vec<_>>>()?;
+    let dy = Tensor::from_slice(cuda, shape, &seed_pattern(rng, shape.len()))?;
+    let handed = crate::op::Kept {
+        op: op.name(),
+        inputs: &kept,
+        shapes: &shapes,
+        output: keep.output.then_some(&output.y),
+        fresh: if slots == Slots::Fresh { u32::MAX } else { 0 },
+        saved: &output.saved,
+    };
+    let fresh = slots == Slots::Fresh;
+    let mut open: Vec<Option<Slot<'_>>> = Vec::with_capacity(dx.len());
+    for tensor in &mut dx {
+        open.push(match tensor {
+            Some(tensor) => Some(tensor.slot(fresh)?),
+            None => None,
+        });
+    }
+    op.backward_cuda(cuda, &handed, &dy, &mut open)?;
+    drop(open);
+    let host = |tensor: Option<Tensor>| tensor.map(|t| t.to_host()).transpose();
+    Ok(Run { y: output.y.to_host()?, dx: dx.into_iter().map(host).collect::<Result<_>>()? })
+}
+
 /// A fixed, non-uniform gradient of the output.
 fn seed_pattern(rng: &Rng, len: usize) -> Vec<f32> {
     let mut draws = rng.fork("seed").at(0, 0, 0);
@@ -430,10 +535,10 @@ pub fn empty_store(cpu: &Cpu) -> ParamStore {
 }
 
 fn to_array(tensor: &Tensor) -> Array {
-    let data = match tensor.f32() {
+    let data = match tensor.on_host::<f32>() {
         Ok(values) => values.iter().map(|&v| f64::from(v)).collect(),
         Err(_) => {
-            tensor.slice::<i32>().expect("inputs are f32 or i32").iter().map(|&v| f64::from(v)).collect()
+            tensor.on_host::<i32>().expect("inputs are f32 or i32").iter().map(|&v| f64::from(v)).collect()
         }
     };
     Array { shape: tensor.shape(), data }

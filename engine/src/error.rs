@@ -1,5 +1,6 @@
 //! What can go wrong in the engine.
 
+use crate::cuda::Unusable;
 use crate::tensor::{DType, Shape};
 
 /// A result whose error is the engine's.
@@ -100,5 +101,69 @@ pub enum Error {
         value: String,
         /// What is allowed.
         range: &'static str,
+    },
+    /// A GPU cannot be used.
+    #[error("cannot use {device}: {reason}; or compute on --device cpu")]
+    Unusable {
+        /// The device.
+        device: String,
+        /// Why, and what to do.
+        reason: Unusable,
+    },
+    /// Host code asks for elements that lie on a device.
+    #[error("a tensor of shape {shape} lies on {device}; copy it to the host first")]
+    NotOnHost {
+        /// Its shape.
+        shape: Shape,
+        /// Where it lies.
+        device: String,
+    },
+    /// A kernel asks for elements that lie on the host.
+    #[error("a tensor of shape {shape} lies on the host; copy it to the device first")]
+    NotOnGpu {
+        /// Its shape.
+        shape: Shape,
+    },
+    /// An op has no kernels for the device yet.
+    #[error("{op} does not run on {device} yet; compute on --device cpu")]
+    NotOnDevice {
+        /// The op.
+        op: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// An op has kernels, but not for this shape.
+    #[error(
+        "{op}: no kernel of {device} serves {what} = {value}, expected {expected}; compute on --device cpu"
+    )]
+    NoKernel {
+        /// The op.
+        op: &'static str,
+        /// The device.
+        device: String,
+        /// Which size or setting.
+        what: &'static str,
+        /// Its value.
+        value: usize,
+        /// What there are kernels for.
+        expected: &'static str,
+    },
+    /// A kernel's launch was refused.
+    #[error("{device}: {reason}")]
+    Kernel {
+        /// The device.
+        device: String,
+        /// The kernel and what was wrong.
+        reason: String,
+    },
+    /// The driver of a GPU refused something.
+    #[error("cannot {what} {device}: {reason}")]
+    Driver {
+        /// The device.
+        device: String,
+        /// What was attempted.
+        what: &'static str,
+        /// The driver's reason.
+        reason: String,
     },
 }

@@ -34,12 +34,12 @@ impl Init {
     /// [`crate::Error::InUse`] while a `Var` still holds parameters.
     pub fn fill(self, store: &mut ParamStore, id: ParamId, rng: &Rng) -> Result<()> {
         let mut draws = rng.fork(&store.param(id).name).at(0, 0, 0);
-        let values = store.value_mut(id)?;
-        match self {
-            Init::Constant(value) => values.fill(value),
-            Init::Normal { std } => values.iter_mut().for_each(|v| *v = std * draws.normal()),
-            Init::Uniform { bound } => values.iter_mut().for_each(|v| *v = draws.range(-bound, bound)),
-        }
-        Ok(())
+        let next = || match self {
+            Init::Constant(value) => value,
+            Init::Normal { std } => std * draws.normal(),
+            Init::Uniform { bound } => draws.range(-bound, bound),
+        };
+        let values: Vec<f32> = std::iter::repeat_with(next).take(store.param(id).shape.len()).collect();
+        store.set(id, &values)
     }
 }

@@ -33,25 +33,33 @@
 //! | [`ops`] | one file per op: forward, backward, cost, cases |
 //! | [`params`], [`optim`], [`init`] | weights and what changes them |
 //! | [`rng`] | counter-based randomness |
+//! | [`device`] | where tensors live |
 //! | [`cpu`] | threads, memory, SIMD kernels |
+//! | [`cuda`] | a GPU: its stream, its memory, its launches |
 //! | [`check`] | the harness that every op's cases go through |
 
 pub mod check;
 pub mod cpu;
+pub mod cuda;
+pub mod device;
 pub mod error;
 pub mod init;
 pub mod op;
 pub mod ops;
 pub mod optim;
 pub mod params;
+mod pieces;
 pub mod rng;
 pub mod tape;
 pub mod tensor;
 
 pub use cpu::Cpu;
+pub use cuda::Cuda;
+pub use device::{Device, Place};
 pub use error::{Error, Result};
 pub use op::{Moments, Op};
 pub use params::{Layout, ParamId, ParamKind, ParamStore, Window};
+pub use pieces::ArenaStats;
 pub use rng::Rng;
 pub use tape::{Group, Tape, Var};
 pub use tensor::{DType, Shape, Tensor};

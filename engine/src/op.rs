@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -44,7 +45,51 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DType`].
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()>;
+
+    /// [`Op::forward`] on a GPU, where all tensors lie.
+    ///
+    /// # Errors
+    /// As [`Op::forward`]; [`Error::NotOnDevice`] or [`Error::NoKernel`] where kernels are missing; what the driver says.
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output>;
+
+    /// [`Op::backward`] on a GPU: stores into every slot that [is fresh](Slot::is_fresh), adds into the others, and skips
+    /// `None`.
+    ///
+    /// # Errors
+    /// As [`Op::forward_cuda`].
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()>;
 }
+
+/// The CUDA halves of an [`Op`] that has no kernels yet.
+macro_rules! not_on_cuda {
+    () => {
+        fn forward_cuda(
+            &self,
+            cuda: &$crate::cuda::Cuda,
+            _inputs: &[&$crate::tensor::Tensor],
+            _record: bool,
+        ) -> $crate::error::Result<$crate::op::Output> {
+            Err(cuda.lacks(self.name()))
+        }
+
+        fn backward_cuda(
+            &self,
+            cuda: &$crate::cuda::Cuda,
+            _kept: &$crate::op::Kept<'_>,
+            _dy: &$crate::tensor::Tensor,
+            _dx: &mut [Option<$crate::cuda::Slot<'_>>],
+        ) -> $crate::error::Result<()> {
+            Err(cuda.lacks(self.name()))
+        }
+    };
+}
+pub(crate) use not_on_cuda;
 
 /// Which tensors the tape holds for backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,13 @@
 //! optimiser, the clipping norms and the zeroing of gradients visit that set and nothing else, so
 //! a path that was not sampled keeps its weights, momenta and step counts to the bit.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
-use crate::cpu::Cpu;
+use crate::cuda::Slot;
+use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
 use crate::tensor::{DType, Shape, Tensor};
@@ -86,7 +88,7 @@ impl Window {
 
 /// All parameters of a model.
 pub struct ParamStore {
-    cpu: Cpu,
+    device: Device,
     table: Vec<Param>,
     names: HashMap<String, ParamId>,
     values: Tensor,
@@ -139,12 +141,12 @@ impl Layout {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn build(self, cpu: &Cpu) -> Result<ParamStore> {
+    pub fn build(self, place: &impl Place) -> Result<ParamStore> {
         let len = self.len.max(ALIGN);
         Ok(ParamStore {
-            values: Tensor::zeros(cpu, [len])?,
-            grads: Tensor::zeros(cpu, [len])?,
-            cpu: cpu.clone(),
+            values: Tensor::zeros(place, [len])?,
+            grads: Tensor::zeros(place, [len])?,
+            device: place.device(),
             table: self.table,
             names: self.names,
             touched: BTreeMap::new(),
@@ -159,8 +161,8 @@ impl ParamStore {
     }
 
     /// Where the parameters live.
-    pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The parameter called `name`.
@@ -185,14 +187,19 @@ impl ParamStore {
     /// a window is gathered, and its gradient lands in the parent.
     ///
     /// # Errors
-    /// [`Error::Window`] if the window reaches outside; [`Error::OutOfMemory`].
+    /// [`Error::Window`] if the window reaches outside; [`Error::OutOfMemory`]; [`Error::NotOnDevice`] for a window on a
+    /// GPU.
     pub fn read(&self, tape: &mut Tape, id: ParamId, window: Option<Window>) -> Result<Var> {
         let param = &self.table[id.0];
         let Some(window) = window else {
             return Ok(tape.param(self.values.view(param.offset, param.shape)?, id, None));
         };
         self.check(param, &window)?;
-        let mut gathered = Tensor::stale(&self.cpu, window.shape(param.shape.rank()), DType::F32)?;
+        let mut gathered = Tensor::stale(
+            self.device.cpu("a window of a parameter")?,
+            window.shape(param.shape.rank()),
+            DType::F32,
+        )?;
         let (values, out) = (self.values.f32()?, gathered.f32_mut()?);
         let mut at = 0;
         for run in runs(param, &window) {
@@ -202,36 +209,98 @@ impl ParamStore {
         Ok(tape.param(gathered, id, Some(window)))
     }
 
-    /// The values of one parameter.
-    pub fn value(&self, id: ParamId) -> &[f32] {
-        &self.values.f32().expect("values are f32")[self.table[id.0].range()]
-    }
-
-    /// The gradient of one parameter.
-    pub fn grad(&self, id: ParamId) -> &[f32] {
-        &self.grads.f32().expect("gradients are f32")[self.table[id.0].range()]
-    }
-
-    /// The values of one parameter, to be written.
+    /// The values of one parameter: borrowed from the host's memory, copied from a GPU's.
     ///
     /// # Errors
-    /// [`Error::InUse`] while a [`Var`] still holds parameters.
+    /// [`Error::Driver`].
+    pub fn value(&self, id: ParamId) -> Result<Cow<'_, [f32]>> {
+        self.part(&self.values, id)
+    }
+
+    /// The gradient of one parameter: borrowed or copied.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn grad(&self, id: ParamId) -> Result<Cow<'_, [f32]>> {
+        self.part(&self.grads, id)
+    }
+
+    fn part<'a>(&self, of: &'a Tensor, id: ParamId) -> Result<Cow<'a, [f32]>> {
+        let param = &self.table[id.0];
+        match self.device {
+            Device::Cpu(_) => Ok(Cow::Borrowed(&of.f32()?[param.range()])),
+            Device::Cuda(_) => Ok(Cow::Owned(of.view(param.offset, param.shape)?.to_host()?)),
+        }
+    }
+
+    /// Writes the values of one parameter, wherever they lie.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a [`Var`] still holds parameters; [`Error::Elements`] if their number is another;
+    /// [`Error::Driver`].
+    pub fn set(&mut self, id: ParamId, values: &[f32]) -> Result<()> {
+        let param = &self.table[id.0];
+        if values.len() != param.shape.len() {
+            let (shape, found) = (param.shape, values.len());
+            return Err(Error::Elements { shape, expected: shape.len(), found });
+        }
+        match &self.device {
+            Device::Cpu(_) => values_mut(&mut self.values)?[param.range()].copy_from_slice(values),
+            Device::Cuda(cuda) => {
+                own(&mut self.values)?;
+                cuda.upload(values, self.values.view(param.offset, param.shape)?.span()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of one parameter in the host's memory, to be written.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a [`Var`] still holds parameters; [`Error::NotOnHost`].
     pub fn value_mut(&mut self, id: ParamId) -> Result<&mut [f32]> {
         let range = self.table[id.0].range();
         Ok(&mut values_mut(&mut self.values)?[range])
     }
 
-    /// All values in table order with the padding between them, to save or average in one pass.
-    pub fn values(&self) -> &[f32] {
-        self.values.f32().expect("values are f32")
-    }
-
-    /// Values and gradients of the whole store at once, to be written by an optimiser.
+    /// All values in table order with the padding between them, to save or average in one pass: borrowed or copied.
     ///
     /// # Errors
-    /// [`Error::InUse`] while a [`Var`] still holds parameters.
+    /// [`Error::Driver`].
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        self.values.on_host()
+    }
+
+    /// All gradients, likewise.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn grads(&self) -> Result<Cow<'_, [f32]>> {
+        self.grads.on_host()
+    }
+
+    /// Elements of the flat buffers.
+    pub fn len(&self) -> usize {
+        self.values.shape().len()
+    }
+
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Values and gradients of the whole store at once, to be written by an optimiser on the host.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while a [`Var`] still holds parameters; [`Error::NotOnHost`].
     pub fn values_and_grads_mut(&mut self) -> Result<(&mut [f32], &mut [f32])> {
         Ok((values_mut(&mut self.values)?, self.grads.f32_mut()?))
+    }
+
+    /// The same on a GPU.
+    pub(crate) fn buffers(&mut self) -> Result<(&mut Tensor, &mut Tensor)> {
+        own(&mut self.values)?;
+        Ok((&mut self.values, &mut self.grads))
     }
 
     /// Marks (a window of) a parameter as read by the current step.
@@ -275,9 +344,12 @@ impl ParamStore {
     /// # Errors
     /// [`Error::InUse`] if the gradients are shared.
     pub fn clear_touched(&mut self) -> Result<()> {
-        let touched = self.touched();
-        let grads = self.grads.f32_mut()?;
-        touched.into_iter().flat_map(|(_, ranges)| ranges).for_each(|range| grads[range].fill(0.0));
+        for range in self.touched().into_iter().flat_map(|(_, ranges)| ranges) {
+            match &self.device {
+                Device::Cpu(_) => self.grads.f32_mut()?[range].fill(0.0),
+                Device::Cuda(cuda) => cuda.fill(self.grads.view(range.start, [range.len()])?.span()?, 0)?,
+            }
+        }
         self.touched.clear();
         Ok(())
     }
@@ -287,22 +359,30 @@ impl ParamStore {
         self.touched.clear();
     }
 
-    /// The Euclidean norm of the touched gradients; fixed order, f64.
-    pub fn grad_norm(&self) -> f64 {
-        let grads = self.grads.f32().expect("gradients are f32");
+    /// The Euclidean norm of the touched gradients; fixed order, f64. Those of a GPU are copied for it.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn grad_norm(&self) -> Result<f64> {
+        let grads = self.grads.on_host()?;
         let ranges = self.touched().into_iter().flat_map(|(_, ranges)| ranges);
         let pieces: Vec<&[f32]> = ranges.flat_map(|range| grads[range].chunks(CHUNK)).collect();
         let mut sums = vec![0.0; pieces.len()];
-        self.cpu.pool().parallel_chunks(&mut sums, 1, |i, sum| sum[0] = squares(pieces[i]));
-        sums.iter().sum::<f64>().sqrt()
+        match &self.device {
+            Device::Cpu(cpu) => {
+                cpu.pool().parallel_chunks(&mut sums, 1, |i, sum| sum[0] = squares(pieces[i]))
+            }
+            Device::Cuda(_) => sums.iter_mut().zip(&pieces).for_each(|(sum, piece)| *sum = squares(piece)),
+        }
+        Ok(sums.iter().sum::<f64>().sqrt())
     }
 
     /// Scales the touched gradients down so that their norm is at most `max`; returns the norm before.
     ///
     /// # Errors
-    /// [`Error::InUse`] if the gradients are shared.
+    /// [`Error::NotOnDevice`] on a GPU where there is something to clip.
     pub fn clip_grad_norm(&mut self, max: f32) -> Result<f64> {
-        let norm = self.grad_norm();
+        let norm = self.grad_norm()?;
         if norm > f64::from(max) {
             // As PyTorch: the small constant keeps the quotient finite.
             let factor = (f64::from(max) / (norm + 1e-6)) as f32;
@@ -314,12 +394,13 @@ impl ParamStore {
     /// Clamps the touched gradients to `-max..=max`.
     ///
     /// # Errors
-    /// [`Error::InUse`] if the gradients are shared.
+    /// [`Error::NotOnDevice`] on a GPU where there is something to clip.
     pub fn clip_grad_value(&mut self, max: f32) -> Result<()> {
         self.each_touched_grad(|g| g.clamp(-max, max))
     }
 
     fn each_touched_grad(&mut self, f: impl Fn(f32) -> f32) -> Result<()> {
+        self.device.cpu("clipping of gradients")?;
         let touched = self.touched();
         let grads = self.grads.f32_mut()?;
         for range in touched.into_iter().flat_map(|(_, ranges)| ranges) {
@@ -328,9 +409,16 @@ impl ParamStore {
         Ok(())
     }
 
-    pub(crate) fn scatter_add(&mut self, id: ParamId, window: Option<Window>, grad: &[f32]) -> Result<()> {
+    pub(crate) fn scatter_add(&mut self, id: ParamId, window: Option<Window>, grad: &Tensor) -> Result<()> {
         let param = &self.table[id.0];
-        let grads = self.grads.f32_mut()?;
+        if let Device::Cuda(cuda) = &self.device {
+            if window.is_some() {
+                return Err(cuda.lacks("a window of a parameter"));
+            }
+            let to = self.grads.view(param.offset, param.shape)?;
+            return cuda.sum(1, grad, &mut Slot::new(to.span()?, false));
+        }
+        let (grads, grad) = (self.grads.f32_mut()?, grad.f32()?);
         let mut add = |range: Range<usize>, from: &[f32]| {
             grads[range].iter_mut().zip(from).for_each(|(sum, g)| *sum += g);
         };
@@ -346,6 +434,17 @@ impl ParamStore {
             }
         }
         Ok(())
+    }
+
+    /// [`ParamStore::grads_of`] on a GPU.
+    pub(crate) fn slots_of<T>(&mut self, wanted: Vec<(T, ParamId)>) -> Result<Vec<(T, Slot<'_>)>> {
+        let grads = &self.grads;
+        let slot = |(label, id): (T, ParamId)| {
+            let param = &self.table[id.0];
+            // Parameters do not overlap, and none is asked for twice.
+            Ok((label, Slot::new(grads.part(param.range())?, false)))
+        };
+        wanted.into_iter().map(slot).collect()
     }
 
     /// The gradients of several parameters, none twice, to be added into; each with its caller's label.
@@ -378,7 +477,7 @@ impl ParamStore {
 
 impl fmt::Debug for ParamStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ParamStore({} parameters, {} elements)", self.table.len(), self.values.shape().len())
+        write!(f, "ParamStore({} parameters, {} elements)", self.table.len(), self.len())
     }
 }
 
@@ -393,7 +492,19 @@ fn squares(values: &[f32]) -> f64 {
 }
 
 fn values_mut(values: &mut Tensor) -> Result<&mut [f32]> {
-    values.f32_mut().map_err(|_| Error::InUse { what: "the parameter store".into() })
+    values.f32_mut().map_err(named)
+}
+
+/// An error unless nobody else holds the values.
+fn own(values: &mut Tensor) -> Result<()> {
+    values.expect_own().map_err(named)
+}
+
+fn named(error: Error) -> Error {
+    match error {
+        Error::InUse { .. } => Error::InUse { what: "the parameter store".into() },
+        other => other,
+    }
 }
 
 /// The contiguous runs of `window` inside `param`, in the flat buffers, in order.
@@ -430,6 +541,11 @@ fn merge(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Cpu;
+
+    fn ones(store: &ParamStore, len: usize, value: f32) -> Tensor {
+        Tensor::from_slice(store.device(), [len], &vec![value; len]).unwrap()
+    }
 
     fn store() -> (ParamStore, ParamId, ParamId) {
         let cpu = Cpu::new(1).unwrap();
@@ -445,13 +561,13 @@ mod tests {
     #[test]
     fn a_window_gathers_and_its_gradient_lands_in_the_parent() {
         let (mut store, a, b) = store();
-        let mut tape = Tape::new(store.cpu());
+        let mut tape = Tape::new(store.device());
         let x = store.read(&mut tape, a, Some(Window::leading(&[2, 3]))).unwrap();
         assert_eq!(x.tensor().f32().unwrap(), [0., 1., 2., 4., 5., 6.]);
         let middle = Window { start: [1, 1, 0, 0], len: [1, 1, 2, 1] };
         assert_eq!(store.read(&mut tape, b, Some(middle)).unwrap().tensor().f32().unwrap(), [8., 9.]);
-        store.scatter_add(a, Some(Window::leading(&[2, 3])), &[1.; 6]).unwrap();
-        assert_eq!(store.grad(a), [1., 1., 1., 0., 1., 1., 1., 0., 0., 0., 0., 0.]);
+        store.scatter_add(a, Some(Window::leading(&[2, 3])), &ones(&store, 6, 1.)).unwrap();
+        assert_eq!(*store.grad(a).unwrap(), [1., 1., 1., 0., 1., 1., 1., 0., 0., 0., 0., 0.]);
     }
 
     #[test]
@@ -467,14 +583,15 @@ mod tests {
     #[test]
     fn a_window_outside_is_refused_by_name() {
         let (store, a, _) = store();
-        let error = store.read(&mut Tape::new(store.cpu()), a, Some(Window::leading(&[4, 1]))).unwrap_err();
+        let error =
+            store.read(&mut Tape::new(store.device()), a, Some(Window::leading(&[4, 1]))).unwrap_err();
         assert!(matches!(error, Error::Window { ref name, .. } if name == "a"), "{error}");
     }
 
     #[test]
     fn writing_while_a_var_is_alive_is_an_error() {
         let (mut store, a, _) = store();
-        let mut tape = Tape::new(store.cpu());
+        let mut tape = Tape::new(store.device());
         let x = store.read(&mut tape, a, None).unwrap();
         assert!(matches!(store.value_mut(a), Err(Error::InUse { .. })));
         drop((x, tape));
@@ -484,13 +601,13 @@ mod tests {
     #[test]
     fn clipping_sees_the_touched_set_alone() {
         let (mut store, a, b) = store();
-        store.scatter_add(a, None, &[3.; 12]).unwrap();
-        store.scatter_add(b, None, &[100.; 18]).unwrap();
+        store.scatter_add(a, None, &ones(&store, 12, 3.)).unwrap();
+        store.scatter_add(b, None, &ones(&store, 18, 100.)).unwrap();
         store.touch(a, None);
         assert!((store.clip_grad_norm(1.0).unwrap() - 108f64.sqrt()).abs() < 1e-9);
-        assert!((store.grad_norm() - 1.0).abs() < 1e-5);
+        assert!((store.grad_norm().unwrap() - 1.0).abs() < 1e-5);
         store.clip_grad_value(0.1).unwrap();
-        assert!(store.grad(a).iter().all(|&g| g == 0.1));
-        assert!(store.grad(b).iter().all(|&g| g == 100.0));
+        assert!(store.grad(a).unwrap().iter().all(|&g| g == 0.1));
+        assert!(store.grad(b).unwrap().iter().all(|&g| g == 100.0));
     }
 }

@@ -9,7 +9,8 @@
 //! that read it. So the gradients of several groups are, to the bit, those of one tape per group, walked
 //! one after another.
 
-use crate::cpu::Cpu;
+use crate::cuda::Slot;
+use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::op::{Kept, Moments, Op, Output};
 use crate::params::{ParamId, ParamStore, Window};
@@ -37,7 +38,7 @@ impl Var {
 /// The record of one step.
 #[derive(Debug)]
 pub struct Tape {
-    cpu: Cpu,
+    device: Device,
     nodes: Vec<Node>,
     recording: bool,
 }
@@ -103,18 +104,18 @@ impl Grads {
 
 impl Tape {
     /// A tape that records.
-    pub fn new(cpu: &Cpu) -> Self {
-        Self { cpu: cpu.clone(), nodes: Vec::new(), recording: true }
+    pub fn new(place: &impl Place) -> Self {
+        Self { device: place.device(), nodes: Vec::new(), recording: true }
     }
 
     /// A tape that records nothing: intermediate values are freed as soon as they are read.
-    pub fn inference(cpu: &Cpu) -> Self {
-        Self { recording: false, ..Self::new(cpu) }
+    pub fn inference(place: &impl Place) -> Self {
+        Self { recording: false, ..Self::new(place) }
     }
 
     /// Where it computes.
-    pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Whether `backward` will be possible.
@@ -178,9 +179,12 @@ impl Tape {
         let shape = op.shape(&shapes)?;
         let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
         let record = self.recording && inputs.iter().any(|v| v.node.is_some());
-        let Output { y, saved, moments } = {
-            let _span = self.cpu.span(op.name(), "forward");
-            op.forward(&self.cpu, &tensors, record)?
+        let Output { y, saved, moments } = match &self.device {
+            Device::Cpu(cpu) => {
+                let _span = cpu.span(op.name(), "forward");
+                op.forward(cpu, &tensors, record)?
+            }
+            Device::Cuda(cuda) => op.forward_cuda(cuda, &tensors, record)?,
         };
         debug_assert_eq!(y.shape(), shape, "{} broke its own shape()", op.name());
         if !record {
@@ -236,7 +240,7 @@ impl Tape {
             if loss.shape().len() != 1 {
                 return Err(Error::NotDifferentiable { reason: "the loss must have one element" });
             }
-            seeds.push((loss, Tensor::from_slice(&self.cpu, loss.shape(), &[scale])?));
+            seeds.push((loss, Tensor::from_slice(&self.device, loss.shape(), &[scale])?));
         }
         self.walk(seeds, store)
     }
@@ -261,7 +265,7 @@ impl Tape {
                 return Err(Error::NotDifferentiable { reason: "the seed must have the value's shape" });
             }
             if let Node::Param { id, window } = self.nodes[node] {
-                store.scatter_add(id, window, seed.f32()?)?;
+                store.scatter_add(id, window, &seed)?;
             } else {
                 give(&mut grads, node, seed)?;
             }
@@ -277,7 +281,6 @@ impl Tape {
             if let Node::Op(applied) = node
                 && let Some(dy) = grads[index].take()
             {
-                let _span = self.cpu.span(applied.op.name(), "backward");
                 self.step_back(&applied, &dy, &mut grads, store)?;
             }
         }
@@ -301,7 +304,11 @@ impl Tape {
         // empty tensor the second time; the two are added when they are put back.
         let mut taken = Vec::with_capacity(applied.sources.len());
         let mut whole = Vec::with_capacity(applied.sources.len());
-        let (stores, mut fresh) = (applied.op.stores(), 0);
+        let (stores, mut fresh) = match self.device {
+            Device::Cpu(_) => (applied.op.stores(), 0),
+            // Every slot says there whether something lies in it.
+            Device::Cuda(_) => (u32::MAX, 0),
+        };
         for (i, (source, shape)) in applied.sources.iter().zip(&applied.shapes).enumerate() {
             let direct = |id| !whole.iter().any(|&(_, other)| other == id);
             taken.push(match *source {
@@ -310,42 +317,58 @@ impl Tape {
                     whole.push((i, id));
                     None
                 }
-                Source::Param(..) => Some(Tensor::zeros(&self.cpu, *shape)?),
+                Source::Param(..) => Some(Tensor::zeros(&self.device, *shape)?),
                 Source::Node(node) => Some(match grads[node].take() {
                     Some(grad) => grad,
                     None if i < 32 && stores >> i & 1 == 1 => {
                         fresh |= 1 << i;
-                        Tensor::stale(&self.cpu, *shape, DType::F32)?
+                        Tensor::stale(&self.device, *shape, DType::F32)?
                     }
-                    None => Tensor::zeros(&self.cpu, *shape)?,
+                    None => Tensor::zeros(&self.device, *shape)?,
                 }),
             });
         }
-        {
-            let mut dx: Vec<Option<&mut [f32]>> = Vec::with_capacity(taken.len());
-            for grad in &mut taken {
-                dx.push(match grad {
-                    Some(tensor) => Some(tensor.f32_mut()?),
-                    None => None,
-                });
+        let kept = Kept {
+            op: applied.op.name(),
+            inputs: &applied.inputs,
+            shapes: &applied.shapes,
+            output: applied.output.as_ref(),
+            fresh,
+            saved: &applied.saved,
+        };
+        match &self.device {
+            Device::Cpu(cpu) => {
+                let mut dx: Vec<Option<&mut [f32]>> = Vec::with_capacity(taken.len());
+                for grad in &mut taken {
+                    dx.push(match grad {
+                        Some(tensor) => Some(tensor.f32_mut()?),
+                        None => None,
+                    });
+                }
+                for (i, grad) in store.grads_of(whole)? {
+                    dx[i] = Some(grad);
+                }
+                let _span = cpu.span(applied.op.name(), "backward");
+                applied.op.backward(cpu, &kept, dy, &mut dx)?;
             }
-            for (i, grad) in store.grads_of(whole)? {
-                dx[i] = Some(grad);
+            Device::Cuda(cuda) => {
+                let mut dx: Vec<Option<Slot<'_>>> = Vec::with_capacity(taken.len());
+                for (i, grad) in taken.iter_mut().enumerate() {
+                    dx.push(match grad {
+                        Some(tensor) => Some(tensor.slot(kept.is_fresh(i))?),
+                        None => None,
+                    });
+                }
+                for (i, grad) in store.slots_of(whole)? {
+                    dx[i] = Some(grad);
+                }
+                applied.op.backward_cuda(cuda, &kept, dy, &mut dx)?;
             }
-            let kept = Kept {
-                op: applied.op.name(),
-                inputs: &applied.inputs,
-                shapes: &applied.shapes,
-                output: applied.output.as_ref(),
-                fresh,
-                saved: &applied.saved,
-            };
-            applied.op.backward(&self.cpu, &kept, dy, &mut dx)?;
         }
         for (source, grad) in applied.sources.iter().zip(taken) {
             match (source, grad) {
                 (Source::Node(node), Some(grad)) => give(grads, *node, grad)?,
-                (Source::Param(id, window), Some(grad)) => store.scatter_add(*id, *window, grad.f32()?)?,
+                (Source::Param(id, window), Some(grad)) => store.scatter_add(*id, *window, &grad)?,
                 _ => {}
             }
         }
@@ -364,8 +387,9 @@ impl Tape {
 /// Puts back, or adds, a gradient of `node`.
 fn give(grads: &mut [Option<Tensor>], node: usize, mut grad: Tensor) -> Result<()> {
     if let Some(first) = grads[node].take() {
-        for (sum, value) in grad.f32_mut()?.iter_mut().zip(first.f32()?) {
-            *sum += value;
+        match grad.cuda().cloned() {
+            None => grad.f32_mut()?.iter_mut().zip(first.f32()?).for_each(|(sum, value)| *sum += value),
+            Some(cuda) => cuda.sum(1, &first, &mut grad.slot(false)?)?,
         }
     }
     grads[node] = Some(grad);

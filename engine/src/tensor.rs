@@ -3,9 +3,13 @@
 //! There are no strides, so every kernel has one path: reshapes and leading-axis slices are free,
 //! anything else is an op that copies. Activations are NHWC.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
-use crate::cpu::{Buffer, Cpu, Element};
+use crate::cpu::Element;
+use crate::cuda;
+use crate::device::{Place, Storage};
 use crate::error::{Error, Result};
 
 /// The type of a tensor's elements.
@@ -105,7 +109,7 @@ impl fmt::Debug for Shape {
 /// A contiguous array. Cloning shares the storage; writing needs to be its only owner.
 #[derive(Clone)]
 pub struct Tensor {
-    buffer: Buffer,
+    storage: Storage,
     /// In elements.
     offset: usize,
     shape: Shape,
@@ -117,33 +121,125 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] beyond the device's cap.
-    pub fn stale(cpu: &Cpu, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
+    pub fn stale(place: &impl Place, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
-        Ok(Self { buffer: cpu.arena().alloc(shape.len() * dtype.size())?, offset: 0, shape, dtype })
+        Ok(Self { storage: place.alloc(shape.len() * dtype.size())?, offset: 0, shape, dtype })
     }
 
     /// A tensor of zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] beyond the device's cap.
-    pub fn zeros(cpu: &Cpu, shape: impl Into<Shape>) -> Result<Self> {
-        let mut tensor = Self::stale(cpu, shape, DType::F32)?;
-        tensor.f32_mut()?.fill(0.0);
+    pub fn zeros(place: &impl Place, shape: impl Into<Shape>) -> Result<Self> {
+        let mut tensor = Self::stale(place, shape, DType::F32)?;
+        match &tensor.storage {
+            Storage::Host(_) => tensor.f32_mut()?.fill(0.0),
+            Storage::Cuda(buffer) => buffer.cuda().fill(tensor.span()?, 0)?,
+        }
         Ok(tensor)
     }
 
     /// A tensor with these elements.
     ///
     /// # Errors
-    /// [`Error::Elements`] if their number is not the shape's; [`Error::OutOfMemory`].
-    pub fn from_slice<T: Element>(cpu: &Cpu, shape: impl Into<Shape>, data: &[T]) -> Result<Self> {
+    /// [`Error::Elements`] if their number is not the shape's; [`Error::OutOfMemory`]; [`Error::Driver`].
+    pub fn from_slice<T: Element>(place: &impl Place, shape: impl Into<Shape>, data: &[T]) -> Result<Self> {
         let shape = shape.into();
         if data.len() != shape.len() {
             return Err(Error::Elements { shape, expected: shape.len(), found: data.len() });
         }
-        let mut tensor = Self::stale(cpu, shape, T::DTYPE)?;
-        tensor.slice_mut::<T>()?.copy_from_slice(data);
+        let mut tensor = Self::stale(place, shape, T::DTYPE)?;
+        tensor.write(data)?;
         Ok(tensor)
+    }
+
+    /// Writes all elements, wherever they lie.
+    ///
+    /// # Errors
+    /// [`Error::DType`]; [`Error::Elements`] if their number is another; [`Error::InUse`] if the storage is shared;
+    /// [`Error::Driver`].
+    pub fn write<T: Element>(&mut self, data: &[T]) -> Result<()> {
+        self.expect(T::DTYPE)?;
+        if data.len() != self.shape.len() {
+            let (shape, found) = (self.shape, data.len());
+            return Err(Error::Elements { shape, expected: shape.len(), found });
+        }
+        self.expect_own()?;
+        match &self.storage {
+            Storage::Host(_) => {
+                self.slice_mut::<T>()?.copy_from_slice(data);
+                Ok(())
+            }
+            Storage::Cuda(buffer) => buffer.cuda().upload(data, self.span()?),
+        }
+    }
+
+    /// The elements, copied to the host; on a GPU that waits for all work sent before.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if they are of another type; [`Error::Driver`].
+    pub fn to_host<T: Element + Default>(&self) -> Result<Vec<T>> {
+        Ok(self.on_host()?.into_owned())
+    }
+
+    /// The elements on the host: borrowed where they lie there, copied from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_host`].
+    pub fn on_host<T: Element + Default>(&self) -> Result<Cow<'_, [T]>> {
+        self.expect(T::DTYPE)?;
+        match &self.storage {
+            Storage::Host(_) => Ok(Cow::Borrowed(self.slice()?)),
+            Storage::Cuda(buffer) => Ok(Cow::Owned(buffer.cuda().download(self.span()?)?)),
+        }
+    }
+
+    /// The device that holds it, unless that is the host.
+    pub fn cuda(&self) -> Option<&cuda::Cuda> {
+        match &self.storage {
+            Storage::Host(_) => None,
+            Storage::Cuda(buffer) => Some(buffer.cuda()),
+        }
+    }
+
+    /// Its place in a GPU's memory.
+    pub(crate) fn span(&self) -> Result<cuda::Span<'_>> {
+        self.part(0..self.shape.len())
+    }
+
+    /// As a kernel reads it.
+    pub(crate) fn input(&self) -> Result<kernels::Input<'_>> {
+        Ok(self.span()?.input())
+    }
+
+    /// As a kernel writes it.
+    pub(crate) fn output(&mut self) -> Result<kernels::Output<'_>> {
+        self.expect_own()?;
+        Ok(cuda::exclusive(self.span()?))
+    }
+
+    /// A slot over all of it.
+    pub(crate) fn slot(&mut self, fresh: bool) -> Result<cuda::Slot<'_>> {
+        self.expect_own()?;
+        Ok(cuda::Slot::new(self.span()?, fresh))
+    }
+
+    /// Some of the elements, in a GPU's memory.
+    pub(crate) fn part(&self, range: Range<usize>) -> Result<cuda::Span<'_>> {
+        match &self.storage {
+            Storage::Cuda(buffer) => Ok(buffer.span(self.offset + range.start, range.len(), self.dtype)),
+            Storage::Host(_) => Err(Error::NotOnGpu { shape: self.shape }),
+        }
+    }
+
+    /// An error if somebody else holds the memory of a GPU, too.
+    pub(crate) fn expect_own(&mut self) -> Result<()> {
+        match &self.storage {
+            Storage::Cuda(buffer) if !buffer.is_own() => {
+                Err(Error::InUse { what: format!("a tensor of shape {}", self.shape) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The shape.
@@ -159,23 +255,29 @@ impl Tensor {
     /// The elements.
     ///
     /// # Errors
-    /// [`Error::DType`] if they are of another type.
+    /// [`Error::DType`] if they are of another type; [`Error::NotOnHost`].
     pub fn slice<T: Element>(&self) -> Result<&[T]> {
         self.expect(T::DTYPE)?;
-        Ok(&self.buffer.slice::<T>()[self.offset..self.offset + self.shape.len()])
+        match &self.storage {
+            Storage::Host(buffer) => Ok(&buffer.slice::<T>()[self.offset..self.offset + self.shape.len()]),
+            Storage::Cuda(buffer) => Err(not_on_host(self.shape, buffer)),
+        }
     }
 
     /// The elements, to be written.
     ///
     /// # Errors
-    /// [`Error::DType`]; [`Error::InUse`] if the storage is shared.
+    /// [`Error::DType`]; [`Error::InUse`] if the storage is shared; [`Error::NotOnHost`].
     pub fn slice_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         self.expect(T::DTYPE)?;
         let (from, to) = (self.offset, self.offset + self.shape.len());
         let shape = self.shape;
-        match self.buffer.slice_mut::<T>() {
-            Some(all) => Ok(&mut all[from..to]),
-            None => Err(Error::InUse { what: format!("a tensor of shape {shape}") }),
+        match &mut self.storage {
+            Storage::Host(buffer) => match buffer.slice_mut::<T>() {
+                Some(all) => Ok(&mut all[from..to]),
+                None => Err(Error::InUse { what: format!("a tensor of shape {shape}") }),
+            },
+            Storage::Cuda(buffer) => Err(not_on_host(shape, buffer)),
         }
     }
 
@@ -245,6 +347,10 @@ impl Tensor {
     }
 }
 
+fn not_on_host(shape: Shape, buffer: &cuda::Buffer) -> Error {
+    Error::NotOnHost { shape, device: buffer.cuda().name().to_owned() }
+}
+
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({:?} {})", self.dtype, self.shape)
@@ -254,6 +360,7 @@ impl fmt::Debug for Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Cpu;
 
     #[test]
     fn writing_a_shared_tensor_is_an_error() {

@@ -126,7 +126,7 @@ impl Net {
     /// One tape a chunk of `at_once` groups, gradients adding up in the store.
     fn step(&mut self, rows: &[Row], at_once: usize) -> Left {
         let mut left = Left { losses: vec![], moments: vec![], grads: vec![], touched: vec![] };
-        let mut tape = Tape::new(&self.store.cpu().clone());
+        let mut tape = Tape::new(self.store.device());
         for rows in rows.chunks(at_once) {
             let (losses, moments) = self.forward(&mut tape, rows);
             left.losses.extend(losses.iter().map(|l| l.tensor().f32().unwrap()[0].to_bits()));
@@ -138,7 +138,7 @@ impl Net {
             tape.backward_groups(&seeds, &mut self.store).unwrap();
         }
         for id in self.store.ids() {
-            left.grads.extend(self.store.grad(id).iter().map(|g| g.to_bits()));
+            left.grads.extend(self.store.grad(id).unwrap().iter().map(|g| g.to_bits()));
         }
         left.touched = self.store.touched();
         self.store.clear_touched().unwrap();

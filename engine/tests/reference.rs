@@ -285,7 +285,7 @@ fn run_steps(cpu: &Cpu, fixtures: &mut Fixtures, name: &str, config: SgdConfig) 
         tape.backward_from(&p, gradient, &mut store)?;
         drop(p);
         sgd.step(&mut store, 0.1)?;
-        let after = Tensor::from_slice(cpu, start.shape(), store.value(id))?;
+        let after = Tensor::from_slice(cpu, start.shape(), &store.value(id)?)?;
         close(&format!("{name}: step {step}"), &after, &fixtures.must(cpu, &format!("{name}/after{step}")));
     }
     Ok(())

@@ -19,23 +19,23 @@ pub fn first_not_finite(
     images: &Tensor,
 ) -> Result<Option<String>> {
     let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
-    if !finite(images.f32()?) {
+    if !finite(&images.on_host()?) {
         return Ok(Some("an image".to_owned()));
     }
-    let mut tape = Tape::inference(store.cpu());
+    let mut tape = Tape::inference(store.device());
     let mut x = tape.constant(images.clone());
     for at in 0..model.depth() {
         let name = model.segment_name(at, arch);
         let prefix = format!("{name}.");
-        let damaged =
-            store.ids().find(|&id| store.param(id).name.starts_with(&prefix) && !finite(store.value(id)));
-        if let Some(id) = damaged {
-            return Ok(Some(store.param(id).name.clone()));
+        for id in store.ids().filter(|&id| store.param(id).name.starts_with(&prefix)) {
+            if !finite(&store.value(id)?) {
+                return Ok(Some(store.param(id).name.clone()));
+            }
         }
         let mut moments = Vec::new();
         let norms = Norms::Batch(&mut moments);
         x = model.segment(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, at, &x)?;
-        if !finite(x.tensor().f32()?) {
+        if !finite(&x.tensor().on_host()?) {
             return Ok(Some(format!("the output of {name}")));
         }
     }

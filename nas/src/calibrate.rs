@@ -1,7 +1,7 @@
 //! Batch-norm statistics of a path: the mean over equal batches of the batch mean and of the
 //! *unbiased* batch variance (PyTorch's `momentum=None`), from zero and kept apart from the supernet.
 
-use engine::{Cpu, Moments, Tensor};
+use engine::{Moments, Place, Tensor};
 
 use crate::error::Result;
 use crate::model::{Model, NormId, Statistics};
@@ -33,13 +33,13 @@ impl Calibration {
     /// What the engine returns.
     pub fn add(&mut self, moments: &[(NormId, Moments)]) -> Result<()> {
         for (id, moments) in moments {
-            let (mean, var) = (moments.mean.f32()?, moments.var.f32()?);
+            let (mean, var) = (moments.mean.on_host::<f32>()?, moments.var.on_host::<f32>()?);
             let unbias = unbias(moments.count);
             let zeros = || Sums { batches: 0, means: vec![0.0; mean.len()], vars: vec![0.0; mean.len()] };
             let sums = self.sums[id.index()].get_or_insert_with(zeros);
             sums.batches += 1;
-            sums.means.iter_mut().zip(mean).for_each(|(sum, &v)| *sum += f64::from(v));
-            sums.vars.iter_mut().zip(var).for_each(|(sum, &v)| *sum += f64::from(v) * unbias);
+            sums.means.iter_mut().zip(&*mean).for_each(|(sum, &v)| *sum += f64::from(v));
+            sums.vars.iter_mut().zip(&*var).for_each(|(sum, &v)| *sum += f64::from(v) * unbias);
         }
         Ok(())
     }
@@ -48,12 +48,12 @@ impl Calibration {
     ///
     /// # Errors
     /// What the engine returns.
-    pub fn finish(self, cpu: &Cpu, statistics: &mut Statistics) -> Result<()> {
+    pub fn finish(self, device: &impl Place, statistics: &mut Statistics) -> Result<()> {
         for (index, sums) in self.sums.into_iter().enumerate() {
             if let Some(Sums { batches, means, vars }) = sums {
                 let average = |sums: Vec<f64>| -> Result<Tensor> {
                     let values: Vec<f32> = sums.iter().map(|s| (s / batches as f64) as f32).collect();
-                    Ok(Tensor::from_slice(cpu, [values.len()], &values)?)
+                    Ok(Tensor::from_slice(device, [values.len()], &values)?)
                 };
                 statistics.set(NormId::new(index), average(means)?, average(vars)?);
             }

@@ -141,7 +141,7 @@ impl Evaluator<'_> {
         for batch in &mut next.calibration {
             *batch = self.calibrate(front, arch, depth, batch, &mut calibration)?;
         }
-        calibration.finish(self.store.cpu(), &mut next.statistics)?;
+        calibration.finish(self.store.device(), &mut next.statistics)?;
         let folds = Folds::new(self.store, &next.statistics);
         for batch in &mut next.scored {
             *batch = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
@@ -168,12 +168,12 @@ impl Evaluator<'_> {
             self.calibrate(front, arch, depth, batch, &mut calibration)?;
         }
         let mut statistics = front.statistics.clone();
-        calibration.finish(self.store.cpu(), &mut statistics)?;
+        calibration.finish(self.store.device(), &mut statistics)?;
         let folds = Folds::new(self.store, &statistics);
         let mut score = Score { top1: 0, top5: 0, images: 0 };
         for (batch, labels) in front.scored.iter().zip(&self.scored.labels) {
             let logits = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
-            add_score(&mut score, logits.f32()?, labels);
+            add_score(&mut score, &logits.on_host()?, labels);
         }
         group.iter().try_for_each(|&i| done(i, score))
     }
@@ -193,7 +193,7 @@ impl Evaluator<'_> {
     }
 
     fn run(&self, norms: Norms<'_>, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
-        let mut tape = Tape::inference(self.store.cpu());
+        let mut tape = Tape::inference(self.store.device());
         let mut x: Var = tape.constant(batch.clone());
         let mut cx = Context { tape: &mut tape, store: self.store, norms, dropout: None };
         for at in from..to {
@@ -219,7 +219,7 @@ pub fn score(
     for batch in images {
         let (x, labels) = batch?;
         let logits = logits(model, &folds, arch, &x)?;
-        add_score(&mut score, logits.f32()?, &labels);
+        add_score(&mut score, &logits.on_host()?, &labels);
     }
     Ok(score)
 }
@@ -243,7 +243,7 @@ pub fn infer(
 /// # Errors
 /// What the engine returns.
 pub fn logits(model: &Model, folds: &Folds<'_>, arch: &Arch, x: &Tensor) -> Result<Tensor> {
-    let mut tape = Tape::inference(folds.store().cpu());
+    let mut tape = Tape::inference(folds.store().device());
     let x = tape.constant(x.clone());
     let mut cx =
         Context { tape: &mut tape, store: folds.store(), norms: Norms::Folded(folds), dropout: None };

@@ -152,9 +152,9 @@ impl Passed {
     /// The losses as numbers.
     ///
     /// # Errors
-    /// None that a loss could give: it is f32.
+    /// What a device says while they are copied.
     pub fn values(&self) -> Result<Vec<f64>> {
-        self.losses.iter().map(|loss| Ok(f64::from(loss.tensor().f32()?[0]))).collect()
+        self.losses.iter().map(|loss| Ok(f64::from(loss.tensor().on_host::<f32>()?[0]))).collect()
     }
 
     /// Adds the gradients of the weighted losses into `store`.

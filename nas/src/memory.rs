@@ -18,7 +18,7 @@ const PROBES: [usize; 2] = [2, 4];
 pub(crate) fn explain(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, error: Error) -> Error {
     let Error::Engine(engine::Error::OutOfMemory { requested, used, cap }) = error else { return error };
     let fits = fits(job, store, batch, cap).unwrap_or(None);
-    let parameters = 2 * size_of_val(store.values());
+    let parameters = 2 * store.len() * size_of::<f32>();
     let paths = (job.paths)(0).len().min(job.at_once);
     Error::Memory { stage: job.stage.name(), requested, used, cap, parameters, fits, paths }
 }
@@ -49,26 +49,26 @@ fn fits(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, cap: usize) -> Res
 
 /// The peak of a step over `n` images, as many of them as the batch has.
 fn probe(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, n: usize) -> Result<usize> {
-    let cpu = store.cpu().clone();
-    cpu.arena().reset_peak();
+    let device = store.device().clone();
+    device.reset_peak();
     let archs = [job.model.space().largest()];
     let [held, h, w, c] = batch.shape;
     let table = Table::new(n, 1, PathImages::Slices, n);
     let dropout = (engine::Rng::new(job.seed, "dropout"), 0);
     let step = Step { model: job.model, archs: &archs, smoothing: job.config.label_smoothing, dropout };
-    let mut tape = Tape::new(&cpu);
+    let mut tape = Tape::new(&device);
     let images = |of: std::ops::Range<usize>| -> Result<Tensor> {
         let pixels = h * w * c;
         let data: Vec<f32> =
             of.clone().flat_map(|i| &batch.images[i % held * pixels..][..pixels]).copied().collect();
-        Ok(Tensor::from_slice(&cpu, [of.len(), h, w, c], &data)?)
+        Ok(Tensor::from_slice(&device, [of.len(), h, w, c], &data)?)
     };
     let labels =
-        |of: std::ops::Range<usize>| Ok(Tensor::from_slice(&cpu, [of.len()], &vec![0i32; of.len()])?);
+        |of: std::ops::Range<usize>| Ok(Tensor::from_slice(&device, [of.len()], &vec![0i32; of.len()])?);
     for rows in table.calls(1) {
         let passed = step.forward(&mut tape, store, rows, images, labels)?;
         passed.backward(&mut tape, store, &table, rows)?;
     }
     store.clear_touched()?;
-    Ok(cpu.arena().stats().peak)
+    Ok(device.memory().peak)
 }

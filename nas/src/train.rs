@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::optim::{Schedule, Sgd};
-use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
+use engine::{ParamStore, Place, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
@@ -92,11 +92,11 @@ impl Session {
     ///
     /// # Errors
     /// What the engine returns.
-    pub fn new(job: &Job<'_>, cpu: &Cpu) -> Result<Self> {
-        let store = job.model.init(cpu, &Rng::new(job.seed, "init"))?;
+    pub fn new(job: &Job<'_>, device: &impl Place) -> Result<Self> {
+        let store = job.model.init(device, &Rng::new(job.seed, "init"))?;
         let sgd = Sgd::new(&store, job.config.sgd())?;
         let statistics = match job.running_statistics {
-            true => Some(job.model.fresh_statistics(cpu)?),
+            true => Some(job.model.fresh_statistics(device)?),
             false => None,
         };
         Ok(Self { store, sgd, statistics, step: 0, seconds: 0.0 })
@@ -108,11 +108,11 @@ impl Session {
     /// [`Error::Format`] if the checkpoint belongs to another model.
     pub fn resume(
         job: &Job<'_>,
-        cpu: &Cpu,
+        device: &impl Place,
         checkpoints: &Checkpoints,
         journal: &mut Journal,
     ) -> Result<Self> {
-        let mut session = Self::new(job, cpu)?;
+        let mut session = Self::new(job, device)?;
         let Some(loaded) = checkpoints.load(job.subject)? else { return Ok(session) };
         session.restore(job, &loaded.archive, &loaded.path)?;
         let meta: Meta = loaded.archive.meta(&loaded.path)?;
@@ -121,7 +121,7 @@ impl Session {
             let message = format!("{} is damaged; went on from {}", path.display(), loaded.path.display());
             journal.record(Event::Warning { message })?;
         }
-        let isa = cpu.isa().name();
+        let isa = session.store.device().arithmetic();
         if meta.isa != isa {
             let message = format!(
                 "{} was written with {} and goes on with {isa}: the last bits may differ",
@@ -141,7 +141,7 @@ impl Session {
         })?;
         self.sgd.restore(archive.get("optimiser.momenta", path)?, steps)?;
         if let Some(statistics) = &mut self.statistics {
-            job.model.load_statistics(statistics, self.store.cpu(), archive, path)?;
+            job.model.load_statistics(statistics, self.store.device(), archive, path)?;
         }
         self.step = meta.step;
         self.seconds = meta.seconds;
@@ -154,11 +154,12 @@ impl Session {
             step: self.step,
             seconds: self.seconds,
             events: journal.flush()?,
-            isa: self.store.cpu().isa().name().to_owned(),
+            isa: self.store.device().arithmetic(),
         };
         let mut archive = Archive::new(&meta)?;
-        job.model.save_weights(&self.store, &mut archive);
-        archive.put("optimiser.momenta", &[self.sgd.momenta().len()], self.sgd.momenta());
+        job.model.save_weights(&self.store, &mut archive)?;
+        let momenta = self.sgd.momenta()?;
+        archive.put("optimiser.momenta", &[momenta.len()], &momenta);
         archive.counts.insert("optimiser.steps".into(), self.sgd.all_steps().to_vec());
         if let Some(statistics) = &self.statistics {
             job.model.save_statistics(statistics, &mut archive)?;
@@ -217,8 +218,8 @@ pub(crate) fn steps(
         unit: "steps".into(),
     })?;
     loader.seek((session.step / per_epoch) as u32, (session.step % per_epoch) as u32);
-    let cpu = session.store.cpu().clone();
-    let mut tape = Tape::new(&cpu);
+    let device = session.store.device().clone();
+    let mut tape = Tape::new(&device);
     let mut batch = Batch::default();
     let mut tally = Tally::default();
     let (mut since, mut stored, mut waited) = (Instant::now(), Instant::now(), loader.stats().wait);
@@ -288,13 +289,13 @@ fn step(
     schedule: &Schedule,
     tally: &mut Tally,
 ) -> Result<()> {
-    let cpu = session.store.cpu().clone();
+    let device = session.store.device().clone();
     let archs = (job.paths)(session.step);
     let [n, h, w, c] = batch.shape;
     let pixels = h * w * c;
     let images = |of: Range<usize>| -> Result<Tensor> {
         let data = &batch.images[of.start * pixels..of.end * pixels];
-        Ok(Tensor::from_slice(&cpu, [of.len(), h, w, c], data)?)
+        Ok(Tensor::from_slice(&device, [of.len(), h, w, c], data)?)
     };
     let labels = |of: Range<usize>| batch.labels[of].iter().map(|&l| l as i32).collect::<Vec<i32>>();
     let table = Table::new(n, archs.len(), job.path_images, job.config.bn_batch());
@@ -303,11 +304,11 @@ fn step(
     let common = Step { model: job.model, archs: &archs, smoothing, dropout };
     let (mut loss_sum, mut seen) = (0.0, 0);
     for rows in table.calls(job.at_once) {
-        let truth = |of: Range<usize>| Ok(Tensor::from_slice(&cpu, [of.len()], &labels(of))?);
+        let truth = |of: Range<usize>| Ok(Tensor::from_slice(&device, [of.len()], &labels(of))?);
         let mut passed = common.forward(tape, &session.store, rows, images, truth)?;
         let values = passed.values()?;
         for (logits, row) in std::mem::take(&mut passed.logits).iter().zip(rows) {
-            tally.right += right(logits.f32()?, &labels(row.images.clone()));
+            tally.right += right(&logits.on_host()?, &labels(row.images.clone()));
             seen += row.images.len();
         }
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -330,15 +331,16 @@ fn step(
     }
     let norm = match job.config.clip_norm {
         Some(max) => session.store.clip_grad_norm(max)?,
-        None => session.store.grad_norm(),
+        None => session.store.grad_norm()?,
     };
     if !norm.is_finite() {
-        let (store, bad) = (&session.store, |values: &[f32]| values.iter().any(|v| !v.is_finite()));
-        let touched = store.touched();
+        let (store, touched) = (&session.store, session.store.touched());
+        let (values, grads) = (store.values()?, store.grads()?);
+        let bad = |all: &[f32], id| all[store.param(id).range()].iter().any(|v| !v.is_finite());
         // A ReLU takes a NaN for 0, so a damaged parameter may show in the gradients alone. Of those the
         // last is where backward met it first.
-        let damaged = touched.iter().find(|(id, _)| bad(store.value(*id)));
-        let last = || touched.iter().rev().find(|(id, _)| bad(store.grad(*id)));
+        let damaged = touched.iter().find(|(id, _)| bad(&values, *id));
+        let last = || touched.iter().rev().find(|(id, _)| bad(&grads, *id));
         let culprit = match (damaged, last()) {
             (Some((id, _)), _) => format!("{}, and so a gradient,", store.param(*id).name),
             (None, Some((id, _))) => format!("the gradient of {}", store.param(*id).name),

@@ -60,7 +60,8 @@ impl Left {
     }
 
     fn finish(mut self, store: &mut ParamStore) -> Self {
-        self.grads = store.ids().flat_map(|id| store.grad(id)).map(|g| g.to_bits()).collect();
+        self.grads =
+            store.ids().flat_map(|id| store.grad(id).unwrap().into_owned()).map(f32::to_bits).collect();
         assert!(self.grads.iter().any(|&bits| f32::from_bits(bits) != 0.0));
         store.clear_touched().unwrap();
         self
@@ -88,14 +89,14 @@ impl Setup {
     }
 
     fn labels(&self, of: Range<usize>) -> Tensor {
-        Tensor::from_slice(self.store.cpu(), [of.len()], &self.labels[of]).unwrap()
+        Tensor::from_slice(self.store.device(), [of.len()], &self.labels[of]).unwrap()
     }
 
     /// One tape a pass, with nothing of the group table but its order.
     fn passes(&mut self, passes: &[(usize, Range<usize>)]) -> Left {
         let mut left = Left::default();
         for (path, of) in passes.iter().cloned() {
-            let mut tape = Tape::new(&self.store.cpu().clone());
+            let mut tape = Tape::new(self.store.device());
             let x = tape.constant(self.images.rows(of.start, of.end).unwrap());
             let truth = tape.constant(self.labels(of.clone()));
             let mut moments = Vec::new();
@@ -120,7 +121,7 @@ impl Setup {
 
     fn groups(&mut self, table: &Table, at_once: usize) -> Left {
         let mut left = Left::default();
-        let mut tape = Tape::new(&self.store.cpu().clone());
+        let mut tape = Tape::new(self.store.device());
         let dropout = (Rng::new(0, "dropout"), STEP);
         let common = Step { model: &self.model, archs: &self.archs, smoothing: SMOOTHING, dropout };
         for rows in table.calls(at_once) {
@@ -315,7 +316,7 @@ fn trained(method: &Method<'_>, at_once: usize, threads: usize) -> (Model, Sessi
 
 /// Weights and momenta.
 fn bits(store: &ParamStore, sgd: &Sgd) -> [Vec<u32>; 2] {
-    [store.values(), sgd.momenta()].map(|v| v.iter().map(|v| v.to_bits()).collect())
+    [store.values().unwrap(), sgd.momenta().unwrap()].map(|v| v.iter().map(|v| v.to_bits()).collect())
 }
 
 /// The same by hand: single passes of one path after another, then one update.

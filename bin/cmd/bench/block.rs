@@ -48,7 +48,7 @@ pub struct Block {
 impl Block {
     /// Measures.
     pub fn run(self) -> Result<()> {
-        let cpu = self.device.open()?;
+        let cpu = self.device.open_cpu("bench block")?;
         let Block { ch, hw, kernel, expand, batch, .. } = self;
         let space = Space::parse_toml(&toml(ch, hw, kernel, expand), "block".as_ref())?;
         let model = Model::new(&space, NormParams::Affine)?;

@@ -127,7 +127,7 @@ struct Trainer {
 
 impl Trainer {
     fn new(c: &Common, batch: usize) -> Result<Self> {
-        let cpu = c.device.open()?;
+        let cpu = c.device.open_cpu("bench groups")?;
         let space = c.preset.space()?;
         let model = Model::new(&space, NormParams::Affine)?;
         let store = model.init(&cpu, &Rng::new(0, "init"))?;
@@ -139,11 +139,11 @@ impl Trainer {
     }
 
     fn threads(&self) -> usize {
-        self.store.cpu().pool().threads()
+        self.store.device().threads()
     }
 
-    fn isa(&self) -> &'static str {
-        self.store.cpu().isa().name()
+    fn isa(&self) -> String {
+        self.store.device().arithmetic()
     }
 
     /// One update; the milliseconds of processor time that it took.

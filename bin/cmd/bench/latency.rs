@@ -112,7 +112,7 @@ impl Latency {
     }
 
     fn measure(&self, space: &Space) -> Result<LatencyTable> {
-        let cpu = self.device.open()?;
+        let cpu = self.device.open_cpu("bench latency")?;
         let (wall, process) = (Instant::now(), ProcessTime::now());
         let seconds = || match self.clock {
             Clock::Wall => wall.elapsed().as_secs_f64(),

@@ -46,7 +46,7 @@ pub struct Search {
 impl Search {
     /// Measures.
     pub fn run(self) -> Result<()> {
-        let cpu = self.device.open()?;
+        let cpu = self.device.open_cpu("bench search")?;
         let space = self.preset.space()?;
         let model = Model::new(&space, NormParams::Affine)?;
         let store = model.init(&cpu, &Rng::new(0, "init"))?;

@@ -52,7 +52,7 @@ impl Step {
     /// Measures.
     pub fn run(self) -> Result<()> {
         let c = &self.common;
-        let cpu = c.device.open()?;
+        let cpu = c.device.open_cpu("bench step")?;
         let space = c.preset.space()?;
         let archs = c.archs(&space)?;
         let model = Model::new(&space, NormParams::Affine)?;
@@ -143,7 +143,7 @@ impl Recal {
 }
 
 fn forwards(c: &Common, mode: &str) -> Result<()> {
-    let cpu = c.device.open()?;
+    let cpu = c.device.open_cpu("bench step")?;
     let space = c.preset.space()?;
     let archs = if mode == "fixed" { vec![space.parse(FIXED_PATH)?] } else { c.archs(&space)? };
     let model = Model::new(&space, NormParams::Affine)?;

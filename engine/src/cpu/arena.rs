@@ -1,5 +1,4 @@
-//! Memory for tensors: large chunks cut by best fit, so that a training loop asks the system for
-//! nothing once its largest path has been seen.
+//! Memory for tensors of the CPU, cut from large chunks.
 //!
 //! Every byte of a chunk is zeroed when the chunk is made, so stale contents are always initialised.
 
@@ -8,7 +7,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::pieces::{ArenaStats, Pieces, Rules};
 use crate::tensor::DType;
 
 /// Buffers start at multiples of this many bytes: a cache line, and the widest vector.
@@ -39,36 +39,12 @@ impl Element for u8 {
     const DTYPE: DType = DType::U8;
 }
 
-/// Counters of an arena, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ArenaStats {
-    /// Taken from the system so far: constant after warm-up.
-    pub reserved: usize,
-    /// In tensors now.
-    pub used: usize,
-    /// The most that was ever in tensors.
-    pub peak: usize,
-    /// How often the system was asked.
-    pub system_calls: usize,
-}
-
 /// The allocator behind a device's tensors.
-pub struct Arena {
-    state: Arc<Mutex<State>>,
-    cap: usize,
-}
+pub struct Arena(Arc<Mutex<State>>);
 
 struct State {
     chunks: Vec<Chunk>,
-    /// Free pieces in address order; neighbours are merged.
-    free: Vec<Piece>,
-    stats: ArenaStats,
-}
-
-#[derive(Clone, Copy)]
-struct Piece {
-    start: usize,
-    len: usize,
+    pieces: Pieces,
 }
 
 struct Chunk {
@@ -88,44 +64,28 @@ impl Drop for Chunk {
 
 impl Arena {
     pub(super) fn new(cap: usize) -> Self {
-        let state = State { chunks: Vec::new(), free: Vec::with_capacity(256), stats: ArenaStats::default() };
-        Self { state: Arc::new(Mutex::new(state)), cap }
+        let pieces = Pieces::new(Rules { align: ALIGN, chunk: MIN_CHUNK, cap });
+        Self(Arc::new(Mutex::new(State { chunks: Vec::new(), pieces })))
     }
 
     /// The counters.
     pub fn stats(&self) -> ArenaStats {
-        lock(&self.state).stats
+        lock(&self.0).pieces.stats
     }
 
     /// Forgets the past peak: from now on it is counted from what is in use.
     pub fn reset_peak(&self) {
-        let mut state = lock(&self.state);
-        state.stats.peak = state.stats.used;
+        lock(&self.0).pieces.reset_peak();
     }
 
     /// A buffer of at least `len` bytes with unspecified contents.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] beyond the cap, or if the system has no more.
+    /// [`crate::Error::OutOfMemory`] beyond the cap, or if the system has no more.
     pub fn alloc(&self, len: usize) -> Result<Buffer> {
-        let len = len.max(1).checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-        let mut state = lock(&self.state);
-        let used = state.stats.used;
-        let refusal = Error::OutOfMemory { requested: len, used, cap: self.cap };
-        if used.checked_add(len).is_none_or(|total| total > self.cap) {
-            return Err(refusal);
-        }
-        let start = match state.take(len) {
-            Some(start) => start,
-            None => {
-                state.grow(len).ok_or(refusal)?;
-                state.take(len).expect("a new chunk holds the request")
-            }
-        };
-        state.stats.used += len;
-        state.stats.peak = state.stats.peak.max(state.stats.used);
-        drop(state);
-        Ok(Buffer(Arc::new(Owned { start, len, state: self.state.clone() })))
+        let State { chunks, pieces } = &mut *lock(&self.0);
+        let (start, len) = pieces.take(len, |size| chunk(chunks, size))?;
+        Ok(Buffer(Arc::new(Owned { start, len, state: self.0.clone() })))
     }
 }
 
@@ -135,55 +95,16 @@ impl fmt::Debug for Arena {
     }
 }
 
-impl State {
-    /// Best fit: the smallest free piece that holds `len`, the lowest among equals.
-    fn take(&mut self, len: usize) -> Option<usize> {
-        let (index, _) = self
-            .free
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.len >= len)
-            .min_by_key(|(_, p)| (p.len, p.start))?;
-        let piece = self.free[index];
-        if piece.len == len {
-            self.free.remove(index);
-        } else {
-            self.free[index] = Piece { start: piece.start + len, len: piece.len - len };
-        }
-        Some(piece.start)
-    }
-
-    fn give(&mut self, start: usize, len: usize) {
-        self.stats.used -= len;
-        let at = self.free.partition_point(|p| p.start < start);
-        let joins = |a: Piece, b: Piece| a.start + a.len == b.start;
-        let piece = Piece { start, len };
-        let before = at > 0 && joins(self.free[at - 1], piece);
-        let after = at < self.free.len() && joins(piece, self.free[at]);
-        match (before, after) {
-            (true, true) => self.free[at - 1].len += len + self.free.remove(at).len,
-            (true, false) => self.free[at - 1].len += len,
-            (false, true) => self.free[at] = Piece { start, len: len + self.free[at].len },
-            (false, false) => self.free.insert(at, piece),
-        }
-    }
-
-    fn grow(&mut self, len: usize) -> Option<()> {
-        let size = len.max(MIN_CHUNK).max(self.stats.reserved / 4).next_multiple_of(ALIGN);
-        // Over-allocated and aligned by hand: `alloc_zeroed` with a large alignment would touch
-        // every page, while a plain one leaves untouched pages unbacked.
-        let layout = Layout::from_size_align(size + ALIGN, 16).ok()?;
-        // SAFETY: the size is not zero.
-        let raw = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let start = (raw.as_ptr().expose_provenance()).next_multiple_of(ALIGN);
-        self.chunks.push(Chunk { raw, layout });
-        self.stats.reserved += size;
-        self.stats.system_calls += 1;
-        let at = self.free.partition_point(|p| p.start < start);
-        // Chunks are never merged: between them lies at least the alignment slack.
-        self.free.insert(at, Piece { start, len: size });
-        Some(())
-    }
+/// A new chunk of `size` bytes: where it starts.
+fn chunk(chunks: &mut Vec<Chunk>, size: usize) -> Option<usize> {
+    // Over-allocated and aligned by hand: `alloc_zeroed` with a large alignment would touch
+    // every page, while a plain one leaves untouched pages unbacked. Chunks are never merged:
+    // between them lies at least the slack.
+    let layout = Layout::from_size_align(size.checked_add(ALIGN)?, 16).ok()?;
+    // SAFETY: the size is not zero.
+    let raw = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+    chunks.push(Chunk { raw, layout });
+    Some((raw.as_ptr().expose_provenance()).next_multiple_of(ALIGN))
 }
 
 /// Exclusive memory of an arena; goes back when the last clone is dropped.
@@ -198,7 +119,7 @@ struct Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        lock(&self.state).give(self.start, self.len);
+        lock(&self.state).pieces.give(self.start, self.len);
     }
 }
 
@@ -227,11 +148,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::rng::Rng;
 
     impl Arena {
         fn pieces(&self) -> usize {
-            lock(&self.state).free.len()
+            lock(&self.0).pieces.count()
         }
     }
 

@@ -11,7 +11,7 @@ mod trace;
 
 use std::sync::Arc;
 
-pub use arena::{Arena, ArenaStats, Buffer, Element};
+pub use arena::{Arena, Buffer, Element};
 pub use isa::Isa;
 pub use pool::{Disjoint, Pool};
 pub use trace::Spent;

@@ -4,7 +4,7 @@ use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity};
+use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Elements per task.
@@ -198,6 +198,8 @@ impl Op for Activation {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

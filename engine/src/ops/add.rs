@@ -3,7 +3,7 @@
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, shape_error};
+use crate::op::{Keep, Kept, Op, Output, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Elements per task.
@@ -67,6 +67,8 @@ impl Op for Add {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -4,7 +4,7 @@ use super::pool::{PoolWindow, windowed};
 use crate::check::Case;
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output};
+use crate::op::{Keep, Kept, Op, Output, not_on_cuda};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// The mean over windows: `x [n, h, w, c]` to `[n, oh, ow, c]` with
@@ -60,6 +60,8 @@ impl Op for AvgPool {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -9,7 +9,7 @@ use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Moments, Op, Output, exactly, shape_error};
+use crate::op::{Keep, Kept, Moments, Op, Output, exactly, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: `x [.., c]`; `scale [c]` and `shift [c]` if `affine`; `mean [c]` and biased `var [c]` if
@@ -147,6 +147,8 @@ impl Op for BatchNorm {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 impl BatchNorm {

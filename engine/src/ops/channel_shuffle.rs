@@ -4,7 +4,7 @@ use super::channels::pixels;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Shuffles channels: `[.., c]` seen as `[.., groups, c / groups]` becomes
@@ -64,6 +64,8 @@ impl Op for ChannelShuffle {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -4,7 +4,7 @@ use super::channels::{pixels, with_channels};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Picks channels: input `[.., c]`, output `[.., count]` of channels `start`, `start + step`, ...
@@ -67,6 +67,8 @@ impl Op for ChannelSlice {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -4,7 +4,7 @@ use super::channels::{pixels, with_channels};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, shape_error};
+use crate::op::{Keep, Kept, Op, Output, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Joins channels: inputs `[.., c_i]` that agree in all other axes, one to 32 of them; output
@@ -76,6 +76,8 @@ impl Op for Concat {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

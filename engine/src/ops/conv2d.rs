@@ -9,7 +9,7 @@ use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::matmul::{Left, Places, Right, pack, packed_len, panel};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, nhwc, shape_error};
+use crate::op::{Keep, Kept, Op, Output, nhwc, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: `x [n, h, w, c]` and `w [o, kh, kw, c / groups]`. Output `[n, oh, ow, o]` with
@@ -197,6 +197,8 @@ impl Op for Conv2d {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 impl Conv2d {

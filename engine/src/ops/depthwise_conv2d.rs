@@ -1,9 +1,12 @@
 //! The depthwise 2-d convolution:
 //! `y[n, oy, ox, c] = sum_{ky, kx} x[n, oy*s + ky*d - p, ox*s + kx*d - p, c] w[ky, kx, c]`.
 
+use kernels::depthwise::{self, Backward, BackwardArgs, Forward, ForwardArgs};
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::depthwise::Depthwise;
+use crate::cuda::{Cuda, Partials, Slot};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, arity, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
@@ -36,6 +39,17 @@ impl DepthwiseConv2d {
             to: [to[0]?, to[1]?],
             pad,
         })
+    }
+}
+
+impl DepthwiseConv2d {
+    /// The sizes as kernels have them.
+    fn launch_shape(&self, cuda: &Cuda, x: Shape, w: Shape) -> Result<depthwise::Shape> {
+        let s = self.sizes(x, w).expect("shape() accepted these");
+        if self.dilation != 1 {
+            return Err(cuda.no_kernel(self.name(), "dilation", self.dilation, "1"));
+        }
+        Ok(depthwise::Shape { n: s.n, h: s.size[0], w: s.size[1], c: s.c, k: s.k, stride: s.stride })
     }
 }
 
@@ -82,6 +96,64 @@ impl Op for DepthwiseConv2d {
             s.filter_gradient(cpu, kept.x(0)?, dy, dw)?;
         }
         Ok(())
+    }
+
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let shape = self.launch_shape(cuda, inputs[0].shape(), inputs[1].shape())?;
+        let op = cuda.prepare(shape, |d| Forward::new(d, shape, kernels::DType::F32, kernels::Act::None))?;
+        let mut y = Tensor::stale(cuda, [shape.n, shape.oh(), shape.ow(), shape.c], DType::F32)?;
+        let mut partials = Partials::new(cuda, op.partials(), shape.c)?;
+        let args = ForwardArgs {
+            x: inputs[0].input()?,
+            affine: None,
+            w: inputs[1].input()?,
+            y: y.output()?,
+            moments: partials.moments.output()?,
+            counts: partials.counts.output()?,
+        };
+        cuda.launch(|stream| op.launch(stream, args))?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let shape = self.launch_shape(cuda, kept.shape(0), kept.shape(1))?;
+        let op = cuda.prepare(shape, |d| Backward::new(d, shape, kernels::DType::F32, kernels::Act::None))?;
+        let (c, partials) = (shape.c, op.partials());
+        // No batch norm on either side: `dh2 = 1 * dy + 0 * h2 + 0`.
+        let pqr = Tensor::stale(cuda, [3, c], DType::F32)?;
+        cuda.fill(pqr.part(0..c)?, 1f32.to_bits())?;
+        cuda.fill(pqr.part(c..3 * c)?, 0)?;
+        let zeros = Tensor::zeros(cuda, [c])?;
+        let mut dw = Tensor::stale(cuda, [partials, shape.k * shape.k * c], DType::F32)?;
+        let mut sums = Tensor::stale(cuda, [partials, c, 2], DType::F32)?;
+        let [to_x, to_w] = dx else { unreachable!("two inputs have two slots") };
+        cuda.store_or_drop(to_x.as_mut(), kept.shape(0).len(), |du1| {
+            let args = BackwardArgs {
+                da2: dy.input()?,
+                h2: dy.input()?,
+                affine2: (pqr.part(0..c)?.input(), zeros.input()?),
+                pqr: pqr.input()?,
+                gate: None,
+                h1: kept.input(0).input()?,
+                affine1: None,
+                mean1: None,
+                w: kept.input(1).input()?,
+                du1,
+                dw: dw.output()?,
+                sums: sums.output()?,
+            };
+            cuda.launch(|stream| op.launch(stream, args))
+        })?;
+        match to_w {
+            Some(slot) => cuda.sum(partials, &dw, slot),
+            None => Ok(()),
+        }
     }
 }
 

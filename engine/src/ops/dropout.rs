@@ -7,7 +7,7 @@
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -89,6 +89,8 @@ impl Op for Dropout {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -4,7 +4,7 @@ use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, nhwc};
+use crate::op::{Keep, Kept, Op, Output, arity, nhwc, not_on_cuda};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// The mean over the plane: `x [n, h, w, c]` to `[n, c]`.
@@ -49,6 +49,8 @@ impl Op for GlobalAvgPool {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 /// The means over a plane `x [h, w, c]`.

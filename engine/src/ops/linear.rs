@@ -4,7 +4,7 @@ use super::dense;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, exactly, shape_error};
+use crate::op::{Keep, Kept, Op, Output, exactly, not_on_cuda, shape_error};
 use crate::tensor::{Shape, Tensor};
 
 /// Inputs: `x [n, i]`, `w [o, i]`, and `b [o]` if `bias`. Output `[n, o]`.
@@ -56,6 +56,8 @@ impl Op for Linear {
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
         dense::backward(cpu, kept, dy, dx)
     }
+
+    not_on_cuda!();
 }
 
 fn reference(x: &[Array]) -> Array {

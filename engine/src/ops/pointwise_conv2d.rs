@@ -4,7 +4,7 @@ use super::dense;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, shape_error};
+use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, not_on_cuda, shape_error};
 use crate::tensor::{Shape, Tensor};
 
 /// Inputs: `x [n, h, w, i]`, `w [o, i]`, and `b [o]` if `bias`. Output `[n, h, w, o]`.
@@ -52,6 +52,8 @@ impl Op for PointwiseConv2d {
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
         dense::backward(cpu, kept, dy, dx)
     }
+
+    not_on_cuda!();
 }
 
 fn reference(x: &[Array]) -> Array {

@@ -2,6 +2,7 @@
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
 use crate::tensor::{Shape, Tensor};
@@ -30,6 +31,10 @@ impl Op for Reshape {
         Ok(inputs[0].reshape(self.to)?.into())
     }
 
+    fn forward_cuda(&self, _cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        Ok(inputs[0].reshape(self.to)?.into())
+    }
+
     fn backward(
         &self,
         cpu: &Cpu,
@@ -38,6 +43,16 @@ impl Op for Reshape {
         dx: &mut [Option<&mut [f32]>],
     ) -> Result<()> {
         pass_through(cpu, dy, dx)
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        _kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        dx[0].iter_mut().try_for_each(|slot| cuda.sum(1, dy, slot))
     }
 }
 
@@ -70,6 +85,10 @@ impl Op for Flatten {
         Ok(inputs[0].reshape(Self::to(inputs[0].shape()))?.into())
     }
 
+    fn forward_cuda(&self, _cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        Ok(inputs[0].reshape(Self::to(inputs[0].shape()))?.into())
+    }
+
     fn backward(
         &self,
         cpu: &Cpu,
@@ -78,6 +97,16 @@ impl Op for Flatten {
         dx: &mut [Option<&mut [f32]>],
     ) -> Result<()> {
         pass_through(cpu, dy, dx)
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        _kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        dx[0].iter_mut().try_for_each(|slot| cuda.sum(1, dy, slot))
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, exactly, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, exactly, not_on_cuda, shape_error};
 use crate::tensor::{Shape, Tensor};
 
 /// Inputs: logits `[n, classes]` and labels `[n]` (i32). Output: the mean loss `[1]`.
@@ -87,6 +87,8 @@ impl Op for SoftmaxCrossEntropy {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 pub(super) fn cases() -> Vec<Case> {

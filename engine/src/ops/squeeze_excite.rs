@@ -7,7 +7,7 @@ use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, exactly, nhwc, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, exactly, nhwc, not_on_cuda, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: `x [n, h, w, c]`, `w1 [r, c]`, `b1 [r]`, `w2 [c, r]`, `b2 [c]`. Output: the shape of `x`.
@@ -106,6 +106,8 @@ impl Op for SqueezeExcite {
         }
         Ok(())
     }
+
+    not_on_cuda!();
 }
 
 /// `dx += dy * gate + even * dmean` for some pixels of one image.

@@ -3,9 +3,13 @@
 //! `g += decay * p; m = momentum * m + g; p -= lr * (nesterov ? g + momentum * m : m)`, for touched
 //! elements alone: momenta of everything else stand still.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::cpu::Cpu;
+use kernels::optimizer;
+
+use crate::cuda::Cuda;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::params::{ParamId, ParamKind, ParamStore};
 use crate::tensor::Tensor;
@@ -64,7 +68,7 @@ impl Sgd {
             let value = config.decay.to_string();
             return Err(Error::Setting { name: "weight-decay", value, range: "0 or more" });
         }
-        let momenta = Tensor::zeros(store.cpu(), [store.values().len()])?;
+        let momenta = Tensor::zeros(store.device(), [store.len()])?;
         Ok(Self { config, momenta, steps: vec![0; store.table().len()] })
     }
 
@@ -73,9 +77,13 @@ impl Sgd {
         &self.config
     }
 
-    /// Momentum buffer of one parameter.
-    pub fn momentum(&self, store: &ParamStore, id: ParamId) -> &[f32] {
-        &self.momenta()[store.param(id).range()]
+    /// Momentum buffer of one parameter, copied.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn momentum(&self, store: &ParamStore, id: ParamId) -> Result<Vec<f32>> {
+        let param = store.param(id);
+        self.momenta.view(param.offset, param.shape)?.to_host()
     }
 
     /// Updates one parameter has had.
@@ -83,9 +91,12 @@ impl Sgd {
         self.steps[id.index()]
     }
 
-    /// All momenta, laid out as the store's values.
-    pub fn momenta(&self) -> &[f32] {
-        self.momenta.f32().expect("momenta are f32")
+    /// All momenta, laid out as the store's values: borrowed from the host's memory, copied from a GPU's.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn momenta(&self) -> Result<Cow<'_, [f32]>> {
+        self.momenta.on_host()
     }
 
     /// Step counts of all parameters, in table order.
@@ -106,7 +117,7 @@ impl Sgd {
             let shape = [self.steps.len().max(1)].into();
             return Err(Error::Elements { shape, expected: self.steps.len(), found: steps.len() });
         }
-        self.momenta.f32_mut()?.copy_from_slice(momenta);
+        self.momenta.write(momenta)?;
         self.steps.copy_from_slice(steps);
         Ok(())
     }
@@ -115,40 +126,66 @@ impl Sgd {
     /// the touched set.
     ///
     /// # Errors
-    /// [`Error::InUse`] while a [`crate::tape::Var`] still holds parameters.
+    /// [`Error::InUse`] while a [`crate::tape::Var`] still holds parameters; what a GPU's driver says.
     pub fn step(&mut self, store: &mut ParamStore, lr: f32) -> Result<()> {
-        let (mut pieces, mut decays): (Vec<Range<usize>>, Vec<f32>) = Default::default();
-        // Parameters lie in the order of their ids, so the pieces are in order, too.
-        for (id, ranges) in store.touched() {
-            let decay =
-                if self.config.decays.applies(store.param(id).kind) { self.config.decay } else { 0.0 };
-            for range in ranges {
-                let cuts = range.clone().step_by(CHUNK);
-                pieces.extend(cuts.map(|from| from..range.end.min(from + CHUNK)));
-                decays.resize(pieces.len(), decay);
+        // Parameters lie in the order of their ids, so the ranges are in order, too.
+        let touched = store.touched();
+        let decay =
+            |id| if self.config.decays.applies(store.param(id).kind) { self.config.decay } else { 0.0 };
+        let ranges: Vec<(Range<usize>, f32)> = touched
+            .iter()
+            .flat_map(|(id, ranges)| ranges.iter().map(|range| (range.clone(), decay(*id))))
+            .collect();
+        touched.iter().for_each(|(id, _)| self.steps[id.index()] += 1);
+        match store.device().clone() {
+            Device::Cpu(cpu) => {
+                let (mut pieces, mut decays): (Vec<Range<usize>>, Vec<f32>) = Default::default();
+                for (range, decay) in ranges {
+                    let cuts = range.clone().step_by(CHUNK);
+                    pieces.extend(cuts.map(|from| from..range.end.min(from + CHUNK)));
+                    decays.resize(pieces.len(), decay);
+                }
+                let (values, grads) = store.values_and_grads_mut()?;
+                let SgdConfig { momentum, nesterov, .. } = self.config;
+                let momenta = self.momenta.f32_mut()?;
+                cpu.pool().parallel_ranges([values, grads, momenta], &pieces, |i, [p, g, m]| {
+                    for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+                        let grad = *g + decays[i] * *p;
+                        *m = momentum * *m + grad;
+                        *p -= lr * if nesterov { grad + momentum * *m } else { *m };
+                        *g = 0.0;
+                    }
+                });
             }
-            self.steps[id.index()] += 1;
+            Device::Cuda(cuda) => self.launch(&cuda, store, &ranges, lr)?,
         }
-        let cpu: Cpu = store.cpu().clone();
-        let (values, grads) = store.values_and_grads_mut()?;
-        let SgdConfig { momentum, nesterov, .. } = self.config;
-        cpu.pool().parallel_ranges([values, grads, self.momenta.f32_mut()?], &pieces, |i, [p, g, m]| {
-            for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-                let grad = *g + decays[i] * *p;
-                *m = momentum * *m + grad;
-                *p -= lr * if nesterov { grad + momentum * *m } else { *m };
-                *g = 0.0;
-            }
-        });
         // Their gradients are zero already.
         store.forget_touched();
         Ok(())
+    }
+
+    /// One launch over all ranges; the table of them and the learning rate go over in one copy.
+    fn launch(
+        &mut self,
+        cuda: &Cuda,
+        store: &mut ParamStore,
+        ranges: &[(Range<usize>, f32)],
+        lr: f32,
+    ) -> Result<()> {
+        let rows = ranges.iter().map(|(range, decay)| {
+            let (offset, row_len) = (range.start, range.len());
+            optimizer::Range { offset, rows: 1, row_len, stride: row_len, decay: *decay }
+        });
+        let SgdConfig { momentum, nesterov, .. } = self.config;
+        let (values, grads) = store.buffers()?;
+        cuda.sgd(&rows.collect::<Vec<_>>(), [momentum, lr], nesterov, values, grads, &mut self.momenta)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Cpu;
     use crate::params::Layout;
 
     fn setup(config: SgdConfig) -> (ParamStore, Sgd, ParamId, ParamId) {
@@ -168,7 +205,8 @@ mod tests {
 
     fn give(store: &mut ParamStore, id: ParamId, grad: &[f32]) {
         store.touch(id, None);
-        store.scatter_add(id, None, grad).unwrap();
+        let grad = Tensor::from_slice(store.device(), [grad.len()], grad).unwrap();
+        store.scatter_add(id, None, &grad).unwrap();
     }
 
     #[test]
@@ -188,8 +226,8 @@ mod tests {
                 }
                 p
             };
-            assert!((store.value(w)[0] - hand(1.0)).abs() < 1e-6);
-            assert!((store.value(w)[1] - hand(2.0)).abs() < 1e-6);
+            assert!((store.value(w).unwrap()[0] - hand(1.0)).abs() < 1e-6);
+            assert!((store.value(w).unwrap()[1] - hand(2.0)).abs() < 1e-6);
         }
     }
 
@@ -199,11 +237,11 @@ mod tests {
         give(&mut store, w, &[1.0; 4]);
         give(&mut store, b, &[1.0; 2]);
         sgd.step(&mut store, 0.1).unwrap();
-        let (value, momentum) = (store.value(b).to_vec(), sgd.momentum(&store, b).to_vec());
+        let (value, momentum) = (store.value(b).unwrap().to_vec(), sgd.momentum(&store, b).unwrap());
         give(&mut store, w, &[1.0; 4]);
         sgd.step(&mut store, 0.1).unwrap();
-        assert_eq!(store.value(b), value);
-        assert_eq!(sgd.momentum(&store, b), momentum);
+        assert_eq!(*store.value(b).unwrap(), value);
+        assert_eq!(sgd.momentum(&store, b).unwrap(), momentum);
         assert_eq!((sgd.steps(w), sgd.steps(b)), (2, 1));
     }
 
@@ -212,11 +250,11 @@ mod tests {
         let (mut store, mut sgd, _, b) = setup(PLAIN);
         give(&mut store, b, &[0.0; 2]);
         sgd.step(&mut store, 0.1).unwrap();
-        assert_eq!(store.value(b), [5., 6.]);
+        assert_eq!(*store.value(b).unwrap(), [5., 6.]);
         let (mut store, mut sgd, _, b) = setup(SgdConfig { decays: WeightDecay::All, ..PLAIN });
         give(&mut store, b, &[0.0; 2]);
         sgd.step(&mut store, 0.1).unwrap();
-        assert!(store.value(b)[0] < 5.0);
+        assert!(store.value(b).unwrap()[0] < 5.0);
     }
 
     #[test]
@@ -224,7 +262,7 @@ mod tests {
         let (mut store, mut sgd, w, _) = setup(PLAIN);
         give(&mut store, w, &[1.0; 4]);
         sgd.step(&mut store, 0.1).unwrap();
-        assert_eq!(store.grad(w), [0.0; 4]);
+        assert_eq!(*store.grad(w).unwrap(), [0.0; 4]);
         assert!(store.touched().is_empty());
     }
 }

@@ -95,10 +95,10 @@ impl ConvLayer {
     }
 
     pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
-        if let Some(folds) = cx.folds() {
+        if let Some((cpu, folds)) = cx.folds() {
             let run = |(layer, x): (&&Self, &Var)| {
-                let folded = folds.conv(layer.norm.id, || layer.fold(cx.tape.cpu(), folds))?;
-                Ok(cx.tape.constant(folded.forward(cx.tape.cpu(), x.tensor())?))
+                let folded = folds.conv(layer.norm.id, || layer.fold(cpu, folds))?;
+                Ok(cx.tape.constant(folded.forward(cpu, x.tensor())?))
             };
             return layers.iter().zip(xs).map(run).collect();
         }
@@ -198,10 +198,10 @@ impl InvertedResidual {
     }
 
     pub fn forward(cx: &mut Context<'_, '_>, layers: &[&Self], xs: &[Var]) -> Result<Vec<Var>> {
-        if let Some(folds) = cx.folds() {
+        if let Some((cpu, folds)) = cx.folds() {
             let run = |(layer, x): (&&Self, &Var)| {
-                let folded = folds.residual(layer.project.1.id, || layer.fold(cx.tape.cpu(), folds, x))?;
-                Ok(cx.tape.constant(folded.forward(cx.tape.cpu(), x.tensor())?))
+                let folded = folds.residual(layer.project.1.id, || layer.fold(cpu, folds, x))?;
+                Ok(cx.tape.constant(folded.forward(cpu, x.tensor())?))
             };
             return layers.iter().zip(xs).map(run).collect();
         }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use engine::init::Init;
 use engine::ops::{self, Act};
-use engine::{Cpu, Group, Layout, Moments, ParamId, ParamStore, Rng, Tape, Var};
+use engine::{Cpu, Device, Group, Layout, Moments, ParamId, ParamStore, Place, Rng, Tape, Var};
 
 pub use folds::Folds;
 pub use statistics::Statistics;
@@ -195,8 +195,8 @@ impl Model {
     ///
     /// # Errors
     /// [`engine::Error::OutOfMemory`].
-    pub fn init(&self, cpu: &Cpu, rng: &Rng) -> Result<ParamStore> {
-        let mut store = self.layout.clone().build(cpu)?;
+    pub fn init(&self, device: &impl Place, rng: &Rng) -> Result<ParamStore> {
+        let mut store = self.layout.clone().build(device)?;
         for &(id, init) in &self.inits {
             init.fill(&mut store, id, rng)?;
         }
@@ -289,10 +289,15 @@ impl Model {
     }
 
     /// Puts every weight into `archive` under its name.
-    pub fn save_weights(&self, store: &ParamStore, archive: &mut Archive) {
-        for (id, param) in store.ids().zip(store.table()) {
-            archive.put(&format!("weights.{}", param.name), param.shape.dims(), store.value(id));
+    ///
+    /// # Errors
+    /// What the engine returns.
+    pub fn save_weights(&self, store: &ParamStore, archive: &mut Archive) -> Result<()> {
+        let values = store.values()?;
+        for param in store.table() {
+            archive.put(&format!("weights.{}", param.name), param.shape.dims(), &values[param.range()]);
         }
+        Ok(())
     }
 
     /// Takes every weight from `archive`.
@@ -303,7 +308,7 @@ impl Model {
         for id in store.ids() {
             let name = format!("weights.{}", store.param(id).name);
             let values = archive.get_shaped(&name, store.param(id).shape.dims(), path)?;
-            store.value_mut(id)?.copy_from_slice(values);
+            store.set(id, values)?;
         }
         Ok(())
     }
@@ -317,10 +322,10 @@ impl<'a, 't> Context<'a, 't> {
 }
 
 impl Context<'_, '_> {
-    /// What layers are folded in, if they are.
-    fn folds(&self) -> Option<&'_ Folds<'_>> {
-        match self.norms {
-            Norms::Folded(folds) if !self.tape.is_recording() => Some(folds),
+    /// What layers are folded in and on which CPU, if they are; on a GPU norms are given their statistics.
+    fn folds(&self) -> Option<(&'_ Cpu, &'_ Folds<'_>)> {
+        match (&self.norms, self.tape.device()) {
+            (Norms::Folded(folds), Device::Cpu(cpu)) if !self.tape.is_recording() => Some((cpu, folds)),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{Cpu, Moments, Tensor};
+use engine::{Moments, Place, Tensor};
 
 use super::{Model, NormId};
 use crate::calibrate::unbias;
@@ -46,11 +46,11 @@ impl Model {
     ///
     /// # Errors
     /// [`engine::Error::OutOfMemory`].
-    pub fn fresh_statistics(&self, cpu: &Cpu) -> Result<Statistics> {
+    pub fn fresh_statistics(&self, device: &impl Place) -> Result<Statistics> {
         let mut statistics = self.no_statistics();
         for (i, norm) in self.norms.iter().enumerate() {
-            let ones = Tensor::from_slice(cpu, [norm.channels], &vec![1f32; norm.channels])?;
-            statistics.set(NormId(i), Tensor::zeros(cpu, [norm.channels])?, ones);
+            let ones = Tensor::from_slice(device, [norm.channels], &vec![1f32; norm.channels])?;
+            statistics.set(NormId(i), Tensor::zeros(device, [norm.channels])?, ones);
         }
         Ok(statistics)
     }
@@ -66,10 +66,11 @@ impl Model {
             let unbias = unbias(batch.count) as f32;
             if let Some((mean, var)) = &mut statistics.values[id.index()] {
                 let blend = |old: &mut Tensor, new: &Tensor, factor: f32| -> Result<()> {
-                    for (old, new) in old.f32_mut()?.iter_mut().zip(new.f32()?) {
+                    let mut values = old.to_host::<f32>()?;
+                    for (old, new) in values.iter_mut().zip(&*new.on_host::<f32>()?) {
                         *old += momentum * (new * factor - *old);
                     }
-                    Ok(())
+                    Ok(old.write(&values)?)
                 };
                 blend(mean, &batch.mean, 1.0)?;
                 blend(var, &batch.var, unbias)?;
@@ -85,8 +86,8 @@ impl Model {
     pub fn save_statistics(&self, statistics: &Statistics, archive: &mut Archive) -> Result<()> {
         for (i, norm) in self.norms.iter().enumerate() {
             let (mean, var) = statistics.get(NormId(i))?;
-            archive.put(&format!("statistics.{}.mean", norm.name), &[norm.channels], mean.f32()?);
-            archive.put(&format!("statistics.{}.var", norm.name), &[norm.channels], var.f32()?);
+            archive.put(&format!("statistics.{}.mean", norm.name), &[norm.channels], &mean.on_host()?);
+            archive.put(&format!("statistics.{}.var", norm.name), &[norm.channels], &var.on_host()?);
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Model {
     pub fn load_statistics(
         &self,
         statistics: &mut Statistics,
-        cpu: &Cpu,
+        device: &impl Place,
         archive: &Archive,
         path: &Path,
     ) -> Result<()> {
@@ -106,7 +107,7 @@ impl Model {
             let read = |what: &str| -> Result<Tensor> {
                 let name = format!("statistics.{}.{what}", norm.name);
                 let values = archive.get_shaped(&name, &[norm.channels], path)?;
-                Ok(Tensor::from_slice(cpu, [norm.channels], values)?)
+                Ok(Tensor::from_slice(device, [norm.channels], values)?)
             };
             statistics.set(NormId(i), read("mean")?, read("var")?);
         }

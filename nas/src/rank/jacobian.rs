@@ -22,19 +22,19 @@ pub fn jacobian_covariance(
     arch: &Arch,
     images: &Tensor,
 ) -> Result<f64> {
-    let cpu = store.cpu().clone();
-    let mut tape = Tape::new(&cpu);
+    let device = store.device().clone();
+    let mut tape = Tape::new(&device);
     let x = tape.leaf(images.clone());
     let mut moments = Vec::new();
     let norms = Norms::Batch(&mut moments);
     let logits = model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
-    let seed = Tensor::from_slice(&cpu, logits.shape(), &vec![1f32; logits.shape().len()])?;
+    let seed = Tensor::from_slice(&device, logits.shape(), &vec![1f32; logits.shape().len()])?;
     let gradients = tape.backward_from(&logits, seed, store)?;
     drop(logits);
     store.clear_touched()?;
     let n = images.shape().dims()[0];
     let rows = match gradients.get(&x) {
-        Some(gradient) => gradient.f32()?.to_vec(),
+        Some(gradient) => gradient.to_host()?,
         // Nothing depends on the pixels.
         None => vec![0.0; images.shape().len()],
     };

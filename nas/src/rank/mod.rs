@@ -168,14 +168,19 @@ impl Ranking {
 ///
 /// # Errors
 /// [`Error::Setting`] for any other; what the engine returns.
-pub fn space_scores(space: &Space, truth: &Truth, request: &Request, cpu: &engine::Cpu) -> Result<Vec<f64>> {
+pub fn space_scores(
+    space: &Space,
+    truth: &Truth,
+    request: &Request,
+    device: &impl engine::Place,
+) -> Result<Vec<f64>> {
     let mut archs = truth.networks().iter().map(|network| &network.arch);
     match request.metric {
         Metric::Macs => Ok(archs.map(|arch| space.cost(arch).macs as f64).collect()),
         Metric::Params => Ok(archs.map(|arch| space.cost(arch).params as f64).collect()),
         Metric::Synflow => {
             let model = Model::new(space, NormParams::Supernet)?;
-            let store = model.init(cpu, &Rng::new(request.seed, "init"))?;
+            let store = model.init(device, &Rng::new(request.seed, "init"))?;
             let mut synflow = Synflow::new(&model, store)?;
             archs.try_fold(Vec::new(), |mut scores, arch| {
                 scores.push(synflow.score(arch)?);
@@ -196,9 +201,14 @@ pub fn space_scores(space: &Space, truth: &Truth, request: &Request, cpu: &engin
 ///
 /// # Errors
 /// As [`space_scores`] and [`Ranking::new`].
-pub fn rank_space(space: &Space, truth: &Truth, request: &Request, cpu: &engine::Cpu) -> Result<Ranking> {
+pub fn rank_space(
+    space: &Space,
+    truth: &Truth,
+    request: &Request,
+    device: &impl engine::Place,
+) -> Result<Ranking> {
     let started = Instant::now();
-    let scores = space_scores(space, truth, request, cpu)?;
+    let scores = space_scores(space, truth, request, device)?;
     let ranking = Ranking::new(request.metric, space, truth, &scores, request.seed)?;
     Ok(Ranking { seconds: started.elapsed().as_secs_f64(), ..ranking })
 }

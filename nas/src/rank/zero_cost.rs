@@ -31,9 +31,9 @@ impl<'a> Synflow<'a> {
             // Scales of norms are 1 and shifts 0 in the linear network; the two differ by name alone.
             let scale = param.kind == ParamKind::Norm && param.name.ends_with(".weight");
             let weight = param.kind == ParamKind::Weight;
-            for value in store.value_mut(id)? {
-                *value = if weight { value.abs() } else { f32::from(u8::from(scale)) };
-            }
+            let linear = |&value: &f32| if weight { value.abs() } else { f32::from(u8::from(scale)) };
+            let values: Vec<f32> = store.value(id)?.iter().map(linear).collect();
+            store.set(id, &values)?;
         }
         Ok(Self { model, store })
     }
@@ -44,25 +44,26 @@ impl<'a> Synflow<'a> {
     /// What the engine returns.
     pub fn score(&mut self, arch: &Arch) -> Result<f64> {
         let input = self.model.space().input();
-        let cpu = self.store.cpu().clone();
+        let device = self.store.device().clone();
         let shape = [1, input.size, input.size, input.channels];
         let ones = vec![IMAGE; shape.iter().product()];
-        let statistics = self.model.fresh_statistics(&cpu)?;
-        let mut tape = Tape::new(&cpu);
-        let x = tape.constant(Tensor::from_slice(&cpu, shape, &ones)?);
+        let statistics = self.model.fresh_statistics(&device)?;
+        let mut tape = Tape::new(&device);
+        let x = tape.constant(Tensor::from_slice(&device, shape, &ones)?);
         let norms = Norms::Frozen(&statistics);
         let logits = self.model.forward(
             &mut Context { tape: &mut tape, store: &self.store, norms, dropout: None },
             arch,
             &x,
         )?;
-        let seed = Tensor::from_slice(&cpu, logits.shape(), &vec![1f32; logits.shape().len()])?;
+        let seed = Tensor::from_slice(&device, logits.shape(), &vec![1f32; logits.shape().len()])?;
         tape.backward_from(&logits, seed, &mut self.store)?;
         drop(logits);
         let mut sum = 0.0;
         for (id, _) in self.store.touched() {
             if self.store.param(id).kind == ParamKind::Weight {
-                let products = self.store.value(id).iter().zip(self.store.grad(id));
+                let (values, grads) = (self.store.value(id)?, self.store.grad(id)?);
+                let products = values.iter().zip(grads.iter());
                 sum += products.map(|(w, g)| (f64::from(*w) * f64::from(*g)).abs()).sum::<f64>();
             }
         }
@@ -83,10 +84,10 @@ pub fn gradient_norm(
     images: &Tensor,
     labels: &[i32],
 ) -> Result<f64> {
-    let cpu = store.cpu().clone();
-    let mut tape = Tape::new(&cpu);
+    let device = store.device().clone();
+    let mut tape = Tape::new(&device);
     let x = tape.constant(images.clone());
-    let y = tape.constant(Tensor::from_slice(&cpu, [labels.len()], labels)?);
+    let y = tape.constant(Tensor::from_slice(&device, [labels.len()], labels)?);
     let mut moments = Vec::new();
     let norms = Norms::Batch(&mut moments);
     let logits = model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
@@ -95,8 +96,12 @@ pub fn gradient_norm(
     tape.backward(&loss, 1.0, store)?;
     drop(loss);
     let norm = |gradient: &[f32]| gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-    let weights = store.touched().into_iter().filter(|(id, _)| store.param(*id).kind == ParamKind::Weight);
-    let sum = weights.map(|(id, _)| norm(store.grad(id))).sum();
+    let mut sum = 0.0;
+    for (id, _) in store.touched() {
+        if store.param(id).kind == ParamKind::Weight {
+            sum += norm(&store.grad(id)?);
+        }
+    }
     store.clear_touched()?;
     Ok(sum)
 }

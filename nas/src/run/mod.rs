@@ -14,7 +14,7 @@ mod supernet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use engine::Cpu;
+use engine::Device;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::{Data, Pipeline};
@@ -161,7 +161,7 @@ pub struct Options<'a> {
     /// The last stage.
     pub until: Stage,
     /// What computes.
-    pub cpu: Cpu,
+    pub device: Device,
     /// Set by a signal: store a checkpoint and stop.
     pub stop: &'a AtomicBool,
 }
@@ -248,7 +248,7 @@ pub(crate) struct Run<'a> {
     pub bound: Bound,
     pub data: Data,
     pub dir: RunDir,
-    pub cpu: Cpu,
+    pub device: Device,
     pub stop: &'a AtomicBool,
     pub checkpoints: Checkpoints,
     pub journal: Journal,
@@ -326,7 +326,7 @@ pub fn run(
         bound,
         data,
         dir,
-        cpu: options.cpu,
+        device: options.device,
         stop: options.stop,
     };
     if let Some(config) = run.recipe.shrink.clone() {

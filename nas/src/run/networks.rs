@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use engine::{Cpu, ParamStore, Rng};
+use engine::{ParamStore, Place, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
@@ -66,7 +66,7 @@ impl Snapshot {
             events: self.events,
         };
         let mut archive = Archive::new(&meta)?;
-        self.model.save_weights(&self.store, &mut archive);
+        self.model.save_weights(&self.store, &mut archive)?;
         self.model.save_statistics(&self.statistics, &mut archive)?;
         Ok(archive)
     }
@@ -75,7 +75,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] if it is none.
-    pub fn load(path: &Path, cpu: &Cpu) -> Result<Self> {
+    pub fn load(path: &Path, device: &impl Place) -> Result<Self> {
         let archive = Archive::from_bytes(&files::read(path)?, path)?;
         let meta: Meta = archive.meta(path)?;
         let space = Space::parse_toml(&meta.space, path)?;
@@ -87,10 +87,10 @@ impl Snapshot {
                 reason: "classes and their names disagree".into(),
             });
         }
-        let mut store = model.init(cpu, &Rng::new(0, "init"))?;
+        let mut store = model.init(device, &Rng::new(0, "init"))?;
         model.load_weights(&mut store, &archive, path)?;
-        let mut statistics = model.fresh_statistics(cpu)?;
-        model.load_statistics(&mut statistics, cpu, &archive, path)?;
+        let mut statistics = model.fresh_statistics(device)?;
+        model.load_statistics(&mut statistics, device, &archive, path)?;
         let Meta { classes, seconds, events, .. } = meta;
         Ok(Self { space, arch, model, store, statistics, classes, seconds, events })
     }
@@ -104,7 +104,7 @@ impl Snapshot {
     pub fn guesses(&self, x: &engine::Tensor, n: usize) -> Result<Vec<(String, f64)>> {
         let arch = self.model.space().first();
         let logits = evaluate::infer(&self.model, &self.store, &self.statistics, &arch, x)?;
-        let logits = logits.f32()?;
+        let logits = logits.to_host::<f32>()?;
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|&v| f64::from(v - max).exp()).sum();
         let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -161,7 +161,7 @@ fn retrain_one(run: &mut Run<'_>, subject: &str, arch: &Arch) -> Result<()> {
     let single = space.only(arch)?;
     let only_path = single.first();
     let model = Model::new(&single, NormParams::Affine)?;
-    let Run { recipe, data, cpu, stop, checkpoints, journal, .. } = run;
+    let Run { recipe, data, device, stop, checkpoints, journal, .. } = run;
     // The same seed for every network: they differ in architecture alone.
     let job = Job {
         stage: Stage::Retrain,
@@ -177,7 +177,7 @@ fn retrain_one(run: &mut Run<'_>, subject: &str, arch: &Arch) -> Result<()> {
         running_statistics: true,
         stop,
     };
-    let mut session = Session::resume(&job, cpu, checkpoints, journal)?;
+    let mut session = Session::resume(&job, device, checkpoints, journal)?;
     let batch = recipe.retrain.train.batch;
     let loader = |seed| -> Result<Loader> {
         Ok(Loader::new(
@@ -218,7 +218,7 @@ fn cumulative(
     bn_batch: usize,
     arch: &Arch,
 ) -> Result<Statistics> {
-    let cpu = session.store.cpu();
+    let device = session.store.device();
     let mut calibration = Calibration::new(model);
     let mut batch = Batch::default();
     for _ in 0..loader.steps() {
@@ -227,8 +227,8 @@ fn cumulative(
         let pixels = h * w * c;
         for from in (0..n / bn_batch * bn_batch).step_by(bn_batch) {
             let images = &batch.images[from * pixels..(from + bn_batch) * pixels];
-            let mut tape = engine::Tape::inference(cpu);
-            let x = tape.constant(engine::Tensor::from_slice(cpu, [bn_batch, h, w, c], images)?);
+            let mut tape = engine::Tape::inference(device);
+            let x = tape.constant(engine::Tensor::from_slice(device, [bn_batch, h, w, c], images)?);
             let mut moments = Vec::new();
             let mut cx = Context {
                 tape: &mut tape,
@@ -240,14 +240,14 @@ fn cumulative(
             calibration.add(&moments)?;
         }
     }
-    let mut statistics = model.fresh_statistics(cpu)?;
-    calibration.finish(cpu, &mut statistics)?;
+    let mut statistics = model.fresh_statistics(device)?;
+    calibration.finish(device, &mut statistics)?;
     Ok(statistics)
 }
 
 fn test(run: &mut Run<'_>, subject: &str) -> Result<(Network, u64)> {
     let folder = run.dir.network(subject);
-    let snapshot = Snapshot::load(&folder.join("model.safetensors"), &run.cpu)?;
+    let snapshot = Snapshot::load(&folder.join("model.safetensors"), &run.device)?;
     let path = folder.join("score.json");
     let text = snapshot.space.text(&snapshot.arch);
     let score = if path.exists() {
@@ -257,7 +257,7 @@ fn test(run: &mut Run<'_>, subject: &str) -> Result<(Network, u64)> {
         tested.score
     } else {
         let batch = run.recipe.search.eval_batch;
-        let images = scored_images(&run.cpu, &run.recipe.data, &run.data.test, batch, run.recipe.seed)?;
+        let images = scored_images(&run.device, &run.recipe.data, &run.data.test, batch, run.recipe.seed)?;
         let batches = images.batches.into_iter().zip(images.labels).map(Ok);
         let arch = snapshot.model.space().first();
         let score = evaluate::score(&snapshot.model, &snapshot.store, &snapshot.statistics, &arch, batches)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use engine::{Cpu, ParamStore, Rng, Tensor};
+use engine::{Device, ParamStore, Rng, Tensor};
 
 use super::RunDir;
 use super::report::read_json;
@@ -33,12 +33,18 @@ const GRADIENT_IMAGES: usize = 64;
 /// # Errors
 /// [`Error::NoSupernet`] if the run has none yet; what [`Truth::read`], the data and the engine return;
 /// [`Error::Stopped`] after a signal.
-pub fn rank(dir: &RunDir, table: &Path, request: &Request, cpu: &Cpu, stop: &AtomicBool) -> Result<Ranking> {
+pub fn rank(
+    dir: &RunDir,
+    table: &Path,
+    request: &Request,
+    device: &Device,
+    stop: &AtomicBool,
+) -> Result<Ranking> {
     let recipe = dir.read_recipe()?;
     let space = dir.read_space()?;
     let truth = read_truth(table, &space, request)?;
     let started = Instant::now();
-    let scores = Scorer { dir, recipe: &recipe, space: &space, request, cpu, stop }.scores(&truth)?;
+    let scores = Scorer { dir, recipe: &recipe, space: &space, request, device, stop }.scores(&truth)?;
     let ranking = Ranking::new(request.metric, &space, &truth, &scores, request.seed)?;
     let ranking = Ranking { seconds: started.elapsed().as_secs_f64(), ..ranking };
     if request.weights.is_none() {
@@ -79,7 +85,7 @@ struct Scorer<'a> {
     recipe: &'a Recipe,
     space: &'a Space,
     request: &'a Request,
-    cpu: &'a Cpu,
+    device: &'a Device,
     stop: &'a AtomicBool,
 }
 
@@ -87,12 +93,12 @@ impl Scorer<'_> {
     fn scores(&self, truth: &Truth) -> Result<Vec<f64>> {
         let archs: Vec<Arch> = truth.networks().iter().map(|network| network.arch.clone()).collect();
         let model = Model::new(self.space, NormParams::Supernet)?;
-        let mut initial = model.init(self.cpu, &Rng::new(self.recipe.seed, "init"))?;
+        let mut initial = model.init(self.device, &Rng::new(self.recipe.seed, "init"))?;
         match self.request.metric {
             Metric::Angle => {
-                let mut trained = model.init(self.cpu, &Rng::new(self.recipe.seed, "init"))?;
+                let mut trained = model.init(self.device, &Rng::new(self.recipe.seed, "init"))?;
                 self.load(&model, &mut trained)?;
-                let angles = Angles::new(self.space, initial.values(), &trained);
+                let angles = Angles::new(self.space, &initial.values()?, &trained)?;
                 Ok(archs.iter().map(|arch| angles.of(arch)).collect())
             }
             Metric::GradientNorm | Metric::JacobianCovariance => {
@@ -105,7 +111,7 @@ impl Scorer<'_> {
                 archs.iter().map(|arch| self.unless_stopped(|| score(arch))).collect()
             }
             Metric::Macs | Metric::Params | Metric::Synflow => {
-                space_scores(self.space, truth, self.request, self.cpu)
+                space_scores(self.space, truth, self.request, self.device)
             }
             Metric::Accuracy => {
                 self.load(&model, &mut initial)?;
@@ -134,7 +140,7 @@ impl Scorer<'_> {
         let (recipe, request) = (self.recipe, self.request);
         let data = recipe.data.open(self.dir.path(), recipe.seed)?;
         let view = balanced(&data.val, request.held_out_images, request.seed, "held-out-images")?;
-        let scored = scored_images(self.cpu, &recipe.data, &view, recipe.search.eval_batch, recipe.seed)?;
+        let scored = scored_images(self.device, &recipe.data, &view, recipe.search.eval_batch, recipe.seed)?;
         if request.calibration_images == 0 {
             return archs
                 .iter()
@@ -150,7 +156,7 @@ impl Scorer<'_> {
         let evaluator = Evaluator {
             model,
             store,
-            calibration: &calibration_images(recipe, &data, self.cpu, &config)?,
+            calibration: &calibration_images(recipe, &data, self.device, &config)?,
             scored: &scored,
             memory: config.memory_mib << 20,
             stop: self.stop,
@@ -165,6 +171,6 @@ impl Scorer<'_> {
         let mut batch = Batch::default();
         loader.next(&mut batch)?;
         let labels = batch.labels.iter().map(|&label| label as i32).collect();
-        Ok((Tensor::from_slice(self.cpu, batch.shape, &batch.images)?, labels))
+        Ok((Tensor::from_slice(self.device, batch.shape, &batch.images)?, labels))
     }
 }

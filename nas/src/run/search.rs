@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use engine::{Cpu, ParamStore, Rng, Tape, Tensor};
+use engine::{ParamStore, Place, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
@@ -62,9 +62,9 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
         }
     }
     let config = run.recipe.search.clone();
-    let calibration = calibration_images(&run.recipe, &run.data, &run.cpu, &config)?;
+    let calibration = calibration_images(&run.recipe, &run.data, &run.device, &config)?;
     let scored =
-        scored_images(&run.cpu, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
+        scored_images(&run.device, &run.recipe.data, &run.data.val, config.eval_batch, run.recipe.seed)?;
     let Run { recipe, space, bound, dir, stop, journal, .. } = run;
     let domain = Domain { space, constraint: bound.clone(), rng: Rng::new(recipe.seed, "search") };
     let evaluator = Evaluator {
@@ -181,7 +181,7 @@ fn store(state: &mut Found, journal: &mut Journal, path: &std::path::Path) -> Re
 pub(super) fn calibration_images(
     recipe: &Recipe,
     data: &Data,
-    cpu: &Cpu,
+    device: &impl Place,
     config: &SearchConfig,
 ) -> Result<Images> {
     let mut loader = training_loader(recipe, data, config.calibration_batch)?;
@@ -189,7 +189,7 @@ pub(super) fn calibration_images(
     let mut batches = Vec::new();
     for _ in 0..config.calibration_images / config.calibration_batch {
         loader.next(&mut batch)?;
-        batches.push(Tensor::from_slice(cpu, batch.shape, &batch.images)?);
+        batches.push(Tensor::from_slice(device, batch.shape, &batch.images)?);
     }
     Ok(Images { batches, labels: Vec::new() })
 }
@@ -213,7 +213,7 @@ const CALIBRATION: u64 = 0x6361_6c69_6272_6174;
 
 /// A whole view as an evaluation sees it.
 pub(super) fn scored_images(
-    cpu: &Cpu,
+    device: &impl Place,
     data: &DataConfig,
     view: &View,
     batch: usize,
@@ -229,7 +229,7 @@ pub(super) fn scored_images(
     let mut batch = Batch::default();
     let (mut batches, mut labels) = (Vec::new(), Vec::new());
     while loader.next(&mut batch)? {
-        batches.push(Tensor::from_slice(cpu, batch.shape, &batch.images)?);
+        batches.push(Tensor::from_slice(device, batch.shape, &batch.images)?);
         labels.push(batch.labels.iter().map(|&l| l as i32).collect());
     }
     Ok(Images { batches, labels })
@@ -252,13 +252,13 @@ pub(super) fn balanced(view: &View, n: usize, seed: u64, key: &str) -> Result<Vi
 pub(super) fn by_batch(model: &Model, store: &ParamStore, arch: &Arch, scored: &Images) -> Result<Score> {
     let mut score = Score { top1: 0, top5: 0, images: 0 };
     for (images, labels) in scored.batches.iter().zip(&scored.labels) {
-        let mut tape = Tape::inference(store.cpu());
+        let mut tape = Tape::inference(store.device());
         let x = tape.constant(images.clone());
         let mut moments = Vec::new();
         let norms = Norms::Batch(&mut moments);
         let logits =
             model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
-        evaluate::add_score(&mut score, logits.tensor().f32()?, labels);
+        evaluate::add_score(&mut score, &logits.tensor().on_host()?, labels);
     }
     Ok(score)
 }

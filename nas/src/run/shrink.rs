@@ -146,12 +146,12 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         OperatorMetric::Angle => None,
         OperatorMetric::Accuracy { images } => {
             let view = balanced(&run.data.val, images, run.recipe.seed, "shrink.metric.images")?;
-            Some(scored_images(&run.cpu, &run.recipe.data, &view, images, run.recipe.seed)?)
+            Some(scored_images(&run.device, &run.recipe.data, &view, images, run.recipe.seed)?)
         }
     };
-    let Run { recipe, data, dir, cpu, stop, checkpoints, journal, .. } = run;
+    let Run { recipe, data, dir, device, stop, checkpoints, journal, .. } = run;
     let seed = recipe.seed;
-    let mut base = model.init(cpu, &Rng::new(seed, "init"))?.values().to_vec();
+    let mut base = model.init(device, &Rng::new(seed, "init"))?.values()?.into_owned();
     let paths = Rng::new(seed, "shrink-path");
     let first = |_| vec![whole.first()];
     let any = Job {
@@ -168,7 +168,7 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         running_statistics: false,
         stop,
     };
-    let mut session = Session::resume(&any, cpu, checkpoints, journal)?;
+    let mut session = Session::resume(&any, device, checkpoints, journal)?;
     let mut loader = Loader::new(
         data.train.clone(),
         Pipeline::new(&recipe.data.augment, &recipe.data.normalise)?,
@@ -196,7 +196,7 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         if !known {
             let started = Instant::now();
             let rng = Rng::new(seed, "shrink-children").fork(&number.to_string());
-            let angles = Angles::new(&space, &base, &session.store);
+            let angles = Angles::new(&space, &base, &session.store)?;
             // The recipe's paths are absolute by now.
             let bound = config.constraint.bind(&space, Path::new(""))?;
             let scored = operator_scores(&space, config.children, &bound, &rng, |child| match &judged {
@@ -232,7 +232,7 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
             journal.record(round.event(number))?;
         }
         if round.reset {
-            base = load_base(dir, &model, cpu)?;
+            base = load_base(dir, &model, device)?;
         }
         gone += round.operators.iter().filter(|o| o.dropped).count();
         space = round.apply(&space, path)?;
@@ -284,16 +284,16 @@ impl Lift {
 
 fn save_base(dir: &RunDir, model: &Model, store: &ParamStore) -> Result<()> {
     let mut archive = Archive::new(&())?;
-    model.save_weights(store, &mut archive);
+    model.save_weights(store, &mut archive)?;
     files::write_atomic(&dir.shrink_base(), &archive.to_bytes()?)
 }
 
-fn load_base(dir: &RunDir, model: &Model, cpu: &engine::Cpu) -> Result<Vec<f32>> {
+fn load_base(dir: &RunDir, model: &Model, device: &impl engine::Place) -> Result<Vec<f32>> {
     let path = dir.shrink_base();
     let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
-    let mut store = model.init(cpu, &Rng::new(0, "init"))?;
+    let mut store = model.init(device, &Rng::new(0, "init"))?;
     model.load_weights(&mut store, &archive, &path)?;
-    Ok(store.values().to_vec())
+    Ok(store.values()?.into_owned())
 }
 
 fn store(state: &mut Shrunk, journal: &mut Journal, path: &Path) -> Result<()> {

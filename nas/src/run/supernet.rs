@@ -44,12 +44,12 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let model = Model::new(&run.space, NormParams::Supernet)?;
     let path = run.dir.supernet();
     if path.exists() {
-        let mut store = model.init(&run.cpu, &Rng::new(run.recipe.seed, "init"))?;
+        let mut store = model.init(&run.device, &Rng::new(run.recipe.seed, "init"))?;
         let meta = load(&run.dir, &model, &mut store)?;
         run.journal.vouch(meta.events);
         return Ok(Supernet { model, store });
     }
-    let Run { recipe, space, data, cpu, stop, checkpoints, journal, .. } = run;
+    let Run { recipe, space, data, device, stop, checkpoints, journal, .. } = run;
     let sampler = recipe.supernet.sampler.build();
     let paths = Rng::new(recipe.seed, "path");
     let count = recipe.supernet.paths(space)? as u32;
@@ -67,7 +67,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         running_statistics: false,
         stop,
     };
-    let mut session = Session::resume(&job, cpu, checkpoints, journal)?;
+    let mut session = Session::resume(&job, device, checkpoints, journal)?;
     let mut loader = Loader::new(
         data.train.clone(),
         Pipeline::new(&recipe.data.augment, &recipe.data.normalise)?,
@@ -80,7 +80,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let digest = run.space.digest()?;
     let meta = Meta { space: run.space.name().to_owned(), digest, seconds, events: run.journal.flush()? };
     let mut archive = Archive::new(&meta)?;
-    model.save_weights(&store, &mut archive);
+    model.save_weights(&store, &mut archive)?;
     files::write_atomic(&path, &archive.to_bytes()?)?;
     run.checkpoints.clear("supernet")?;
     Ok(Supernet { model, store })

@@ -10,6 +10,7 @@ use std::ops::{Add, AddAssign};
 use engine::{ParamKind, ParamStore};
 
 use crate::arch::Arch;
+use crate::error::Result;
 use crate::space::Space;
 
 /// The inner products of a part of the weight vector at its base, W0, and now, Wt.
@@ -70,15 +71,19 @@ pub struct Angles {
 
 impl Angles {
     /// Between `base`, laid out as [`ParamStore::values`], and what `store` holds now.
-    pub fn new(space: &Space, base: &[f32], store: &ParamStore) -> Self {
+    ///
+    /// # Errors
+    /// What the engine returns.
+    pub fn new(space: &Space, base: &[f32], store: &ParamStore) -> Result<Self> {
+        let now = store.values()?;
         let mut operators: Vec<Vec<Products>> =
             space.slots().iter().map(|slot| vec![Products::default(); slot.choices.len()]).collect();
         let mut fixed = Products::default();
-        for (id, param) in store.ids().zip(store.table()) {
+        for param in store.table() {
             if param.kind != ParamKind::Weight {
                 continue;
             }
-            let products = Products::of(&base[param.range()], store.value(id));
+            let products = Products::of(&base[param.range()], &now[param.range()]);
             match slot_of(space, &param.name) {
                 None => fixed += products,
                 // A candidate that was dropped is in no child.
@@ -90,7 +95,7 @@ impl Angles {
                 }
             }
         }
-        Self { fixed, operators }
+        Ok(Self { fixed, operators })
     }
 
     /// The angle of a child of the space, in radians.
@@ -121,7 +126,7 @@ mod tests {
     fn weights(space: &Space) -> (Vec<f32>, ParamStore) {
         let cpu = Cpu::new(1).unwrap();
         let model = Model::new(space, NormParams::Supernet).unwrap();
-        let base = model.init(&cpu, &Rng::new(0, "base")).unwrap().values().to_vec();
+        let base = model.init(&cpu, &Rng::new(0, "base")).unwrap().values().unwrap().to_vec();
         (base, model.init(&cpu, &Rng::new(0, "now")).unwrap())
     }
 
@@ -136,7 +141,7 @@ mod tests {
                 !param.name.starts_with("stage") || space.slots().iter().zip(space.labels(arch)).any(chosen);
             if met && param.kind == ParamKind::Weight {
                 v[0].extend(base[param.range()].iter().map(|&w| f64::from(w)));
-                v[1].extend(store.value(id).iter().map(|&w| f64::from(w)));
+                v[1].extend(store.value(id).unwrap().iter().map(|&w| f64::from(w)));
             }
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -148,7 +153,7 @@ mod tests {
         for name in ["quickstart", "nas-bench-macro", "spos-cifar"] {
             let space = Space::load(name).unwrap();
             let (base, store) = weights(&space);
-            let angles = Angles::new(&space, &base, &store);
+            let angles = Angles::new(&space, &base, &store).unwrap();
             for i in 0..20 {
                 let arch = space.sample(&mut Rng::new(1, "child").at(0, 0, i));
                 let want = slow(&space, &base, &store, &arch);
@@ -161,13 +166,13 @@ mod tests {
     fn equal_weights_have_not_turned_and_scale_turns_nothing() {
         let space = Space::load("quickstart").unwrap();
         let (base, mut store) = weights(&space);
-        let turned = Angles::new(&space, &base, &store).of(&space.largest());
+        let turned = Angles::new(&space, &base, &store).unwrap().of(&space.largest());
         assert!(turned > 1.0);
-        assert_eq!(Angles::new(&space, store.values(), &store).of(&space.largest()), 0.0);
+        assert_eq!(Angles::new(&space, &store.values().unwrap(), &store).unwrap().of(&space.largest()), 0.0);
         for id in store.ids() {
             store.value_mut(id).unwrap().iter_mut().for_each(|w| *w *= 3.0);
         }
-        assert!((Angles::new(&space, &base, &store).of(&space.largest()) - turned).abs() < 1e-6);
+        assert!((Angles::new(&space, &base, &store).unwrap().of(&space.largest()) - turned).abs() < 1e-6);
     }
 
     #[test]
@@ -190,8 +195,8 @@ mod tests {
         let arch = part.sample(&mut Rng::new(0, "child").at(0, 0, 0));
         let whole = space.parse(&part.text(&arch)).unwrap();
         assert_eq!(
-            Angles::new(&part, &base, &store).of(&arch),
-            Angles::new(&space, &base, &store).of(&whole)
+            Angles::new(&part, &base, &store).unwrap().of(&arch),
+            Angles::new(&space, &base, &store).unwrap().of(&whole)
         );
     }
 }

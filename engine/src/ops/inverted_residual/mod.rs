@@ -15,7 +15,7 @@ use super::{Act, Activation, Add, BatchNorm, DepthwiseConv2d, PointwiseConv2d, S
 use crate::cpu::Cpu;
 use crate::cpu::fused::{Given, Plan};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, shape_error};
+use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, not_on_cuda, shape_error};
 use crate::tape::{Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -268,4 +268,6 @@ impl Op for InvertedResidual {
     fn backward(&self, cpu: &Cpu, kept: &Kept<'_>, dy: &Tensor, dx: &mut [Option<&mut [f32]>]) -> Result<()> {
         self.run_backward(cpu, kept, dy, dx)
     }
+
+    not_on_cuda!();
 }

@@ -1,0 +1,128 @@
+//! Memory, copies, the optimiser, and what is refused.
+
+use engine::cuda::Unusable;
+use engine::optim::{Sgd, SgdConfig, WeightDecay};
+use engine::{Cpu, Cuda, DType, Device, Error, Layout, ParamKind, Place, Tape, Tensor, ops};
+
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut draws = engine::Rng::new(seed, "device tests").at(0, 0, 0);
+    (0..len).map(|_| draws.normal()).collect()
+}
+
+#[test]
+fn without_a_driver_the_error_says_what_to_do() {
+    // The parent of this suite runs without the virtual GPU; a machine with a driver has nothing to show here.
+    match Device::parse("cuda:0", 1, usize::MAX) {
+        Err(error @ Error::Unusable { reason: Unusable::NoDriver, .. }) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("cuda:0") && text.contains("install") && text.contains("--device cpu"),
+                "{text}"
+            );
+        }
+        other => println!("skipped: this machine has a driver: {other:?}"),
+    }
+}
+
+#[test]
+fn names_of_devices_are_strict() {
+    assert!(matches!(Device::parse("cpu", 1, usize::MAX), Ok(Device::Cpu(_))));
+    for name in ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:01", "CPU", ""] {
+        let error = Device::parse(name, 1, usize::MAX).unwrap_err();
+        assert!(matches!(error, Error::Setting { name: "device", .. }), "{name}: {error}");
+    }
+}
+
+on_gpu!(a_device_that_is_not_there_is_refused, |_| {
+    let error = Device::parse("cuda:7", 1, usize::MAX).unwrap_err();
+    assert!(matches!(error, Error::Unusable { reason: Unusable::NoSuchDevice { count: 1 }, .. }), "{error}");
+});
+
+on_gpu!(tensors_go_there_and_come_back, |cuda| {
+    let (values, labels) = (noise(1000, 1), [3, -1, i32::MAX]);
+    let x = Tensor::from_slice(cuda, [10, 100], &values).unwrap();
+    assert_eq!(x.to_host::<f32>().unwrap(), values);
+    assert_eq!(x.rows(2, 3).unwrap().to_host::<f32>().unwrap(), values[200..300]);
+    assert_eq!(Tensor::from_slice(cuda, [3], &labels).unwrap().to_host::<i32>().unwrap(), labels);
+    assert_eq!(Tensor::zeros(cuda, [7]).unwrap().to_host::<f32>().unwrap(), [0.0; 7]);
+    assert!(matches!(x.f32(), Err(Error::NotOnHost { .. })));
+    assert!(matches!(x.to_host::<i32>(), Err(Error::DType { .. })));
+    let mut x = x;
+    let view = x.clone();
+    assert!(matches!(x.write(&values), Err(Error::InUse { .. })));
+    drop(view);
+    x.write(&noise(1000, 2)).unwrap();
+    assert_eq!(x.to_host::<f32>().unwrap(), noise(1000, 2));
+});
+
+on_gpu!(memory_is_used_again_and_the_cap_is_kept, |_| {
+    let cuda = Cuda::new(0, 1 << 20).unwrap();
+    let shape = [1 << 16];
+    let first = Tensor::stale(&cuda, shape, DType::F32).unwrap();
+    drop(first);
+    let reserved = cuda.arena().stats().reserved;
+    for _ in 0..10 {
+        let _pair = [(); 2].map(|()| Tensor::stale(&cuda, shape, DType::F32).unwrap());
+    }
+    let stats = cuda.arena().stats();
+    assert_eq!((stats.reserved, stats.used, stats.system_calls), (reserved, 0, 1));
+    let _held = Tensor::stale(&cuda, shape, DType::F32).unwrap();
+    let error = Tensor::stale(&cuda, [1 << 18], DType::F32).unwrap_err();
+    assert_eq!(error, Error::OutOfMemory { requested: 1 << 20, used: 1 << 18, cap: 1 << 20 });
+});
+
+/// Two parameters, of which the path reads one: three steps, and what they leave.
+fn steps(place: &impl Place, nesterov: bool) -> [Vec<f32>; 2] {
+    let mut layout = Layout::new();
+    let w = layout.add("w", [3, 3, 20], ParamKind::Weight).unwrap();
+    let idle = layout.add("idle", [33], ParamKind::Weight).unwrap();
+    let mut store = layout.build(place).unwrap();
+    store.set(w, &noise(180, 1)).unwrap();
+    store.set(idle, &noise(33, 2)).unwrap();
+    let config = SgdConfig { momentum: 0.9, nesterov, decay: 0.01, decays: WeightDecay::Weights };
+    let mut sgd = Sgd::new(&store, config).unwrap();
+    let x = Tensor::from_slice(place, [2, 6, 5, 20], &noise(1200, 3)).unwrap();
+    let seed = Tensor::from_slice(place, [2, 6, 5, 20], &noise(1200, 4)).unwrap();
+    let mut tape = Tape::new(place);
+    for lr in [0.1, 0.05, 0.02] {
+        let (input, weight) = (tape.constant(x.clone()), store.read(&mut tape, w, None).unwrap());
+        let op = ops::DepthwiseConv2d { stride: 1, dilation: 1 };
+        let y = tape.apply(op, &[&input, &weight]).unwrap();
+        drop(weight);
+        tape.backward_from(&y, seed.clone(), &mut store).unwrap();
+        assert!(store.grad_norm().unwrap() > 0.0);
+        sgd.step(&mut store, lr).unwrap();
+        assert!(store.grads().unwrap().iter().all(|&g| g == 0.0));
+    }
+    assert_eq!(*store.value(idle).unwrap(), noise(33, 2));
+    [store.values().unwrap().into_owned(), sgd.momenta().unwrap().into_owned()]
+}
+
+on_gpu!(the_optimiser_steps_as_on_the_cpu, |cuda| {
+    for nesterov in [false, true] {
+        let (want, got) = (steps(&Cpu::new(1).unwrap(), nesterov), steps(cuda, nesterov));
+        for (want, got) in want.iter().flatten().zip(got.iter().flatten()) {
+            assert!((want - got).abs() < 1e-4 * (1.0 + want.abs()), "{got} for {want}");
+        }
+    }
+});
+
+on_gpu!(a_step_that_comes_again_allocates_and_prepares_nothing, |cuda| {
+    steps(cuda, false);
+    let (memory, work) = (cuda.arena().stats(), cuda.work());
+    steps(cuda, false);
+    let (later, more) = (cuda.arena().stats(), cuda.work());
+    assert_eq!((later.reserved, later.system_calls), (memory.reserved, memory.system_calls));
+    assert_eq!(more.prepared, work.prepared);
+    // A step: the convolution forward and backward, the filter's sum, the update.
+    assert_eq!(more.launches - work.launches, 3 * 4);
+});
+
+on_gpu!(a_window_of_a_parameter_is_refused_by_name, |cuda| {
+    let mut layout = Layout::new();
+    let w = layout.add("w", [4, 4], ParamKind::Weight).unwrap();
+    let store = layout.build(cuda).unwrap();
+    let window = engine::Window::leading(&[2, 2]);
+    let error = store.read(&mut Tape::new(cuda), w, Some(window)).unwrap_err();
+    assert!(matches!(error, Error::NotOnDevice { .. }) && error.to_string().contains("window"), "{error}");
+});
