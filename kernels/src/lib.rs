@@ -12,6 +12,7 @@
 //! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
 //! - [`channels`]: batch norm that stands alone, biases, means of planes.
 //! - [`elementwise`]: activations, sums, scaled sums, fills, casts, whether all is finite.
+//! - [`finish`]: the end of a block, and the sums with which its backward pass begins.
 //! - [`optimizer`]: SGD over the touched ranges in one launch.
 //! - [`manifest`]: what the committed PTX was made from.
 
@@ -21,6 +22,7 @@ pub mod depthwise;
 pub mod device;
 pub mod elementwise;
 mod error;
+pub mod finish;
 pub mod manifest;
 pub mod optimizer;
 pub mod pointwise;

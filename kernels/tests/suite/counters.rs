@@ -8,7 +8,7 @@ use std::path::Path;
 use half::bf16;
 use kernels::depthwise::{Backward, BackwardArgs, Forward, ForwardArgs, Shape};
 use kernels::pointwise::{self, Arithmetic};
-use kernels::{Act, Input, Output};
+use kernels::{Act, Input, Output, finish};
 use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
 
@@ -115,10 +115,35 @@ fn product<T: Number>(g: &Gpu, arithmetic: Arithmetic, k: usize, n: usize) {
     g.download(&y);
 }
 
+/// The end of a block of 40 channels, and the sums with which its backward pass begins.
+fn end<T: Number>(g: &Gpu) {
+    let (m, c) = (ROWS_OF_END, 40);
+    let up = |len, seed| g.upload(&noise(len, seed).into_iter().map(T::nearest).collect::<Vec<T>>());
+    let (h, x, affine) = (up(m * c, 1), up(m * c, 2), g.upload(&noise(c, 3)));
+    let affine = || Input::new(&affine, &g.stream);
+    let mut y = g.empty::<T>(m * c);
+    let op = finish::Finish::new(&g.device, m, c, dtype::<T>(), Act::HSwish).expect("it is there");
+    let op = op.rows_per_thread(16);
+    let (h, x) = (Input::new(&h, &g.stream), Input::new(&x, &g.stream));
+    let args =
+        finish::FinishArgs { h, affine: (affine(), affine()), x: Some(x), y: Output::new(&mut y, &g.stream) };
+    op.launch(&g.stream, args).expect("it launches");
+    let op = finish::Sums::new(&g.device, m, c, dtype::<T>(), Act::HSwish).expect("it is there");
+    let op = op.rows_per_thread(16);
+    let mut sums = g.empty::<f32>(op.partials() * c * 2);
+    let out = Output::new(&mut sums, &g.stream);
+    let args = finish::SumsArgs { dy: x, h, affine: (affine(), affine()), mean: affine(), sums: out };
+    op.launch(&g.stream, args).expect("it launches");
+    g.download(&y);
+}
+
+/// Two images of 28 x 28.
+const ROWS_OF_END: usize = 2 * 28 * 28;
+
 type Case = (&'static str, fn(&Gpu));
 
 /// Small enough each.
-const CASES: [Case; 24] = [
+const CASES: [Case; 26] = [
     ("forward k3 f32", |g| forward::<f32>(g, 3)),
     ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
     ("forward k5 f32", |g| forward::<f32>(g, 5)),
@@ -143,6 +168,8 @@ const CASES: [Case; 24] = [
     ("project 240 to 40 tf32", |g| product::<f32>(g, Arithmetic::Tf32, 240, 40)),
     ("expand 40 to 240 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 40, 240)),
     ("project 240 to 40 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 240, 40)),
+    ("end f32", end::<f32>),
+    ("end bf16", end::<bf16>),
 ];
 
 /// Lane slots (issued warp instructions times 32) without moves, which the assembler folds.
@@ -166,6 +193,9 @@ fn elements(name: &str) -> f64 {
     }
     if name.starts_with("pointwise") {
         return (ROWS * 240) as f64;
+    }
+    if name.starts_with("finish") {
+        return (ROWS_OF_END * 40) as f64;
     }
     let s = plane(3, if name.contains("s1") || name.contains("_bwd_") { 1 } else { 2 });
     (s.n * s.oh() * s.ow() * s.c) as f64
@@ -218,7 +248,11 @@ fn table(kernels: &Kernels) -> String {
 }
 
 /// Lane slots per element that a kernel may cost.
-const SLOTS: [(&str, f64); 30] = [
+const SLOTS: [(&str, f64); 34] = [
+    ("finish_fwd_f32", 9.0),
+    ("finish_fwd_bf16", 9.0),
+    ("finish_bwd_sums_f32", 13.5),
+    ("finish_bwd_sums_bf16", 13.0),
     ("pointwise_conv2d_fwd_f32_hswish expand", 80.0),
     ("pointwise_conv2d_fwd_f32_hswish project", 92.0),
     ("pointwise_conv2d_fwd_tf32_hswish expand", 34.0),

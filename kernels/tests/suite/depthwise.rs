@@ -161,7 +161,7 @@ on_device!(forward_k7s2_f32, |g| every::<f32>(g, 7, 2));
 on_device!(forward_k7s2_bf16, |g| every::<bf16>(g, 7, 2));
 
 /// The derivative of an activation in f64.
-fn slope(act: Act, u: f64) -> f64 {
+pub fn slope(act: Act, u: f64) -> f64 {
     match act {
         Act::None => 1.0,
         Act::Relu => f64::from(u > 0.0),

@@ -1,0 +1,147 @@
+// The end of an inverted residual block, and the beginning of its backward pass: elementwise over [m, c].
+//
+//   finish:  y = act(h * scale + shift) (+ x)
+//   sums:    per channel the sums of du and of du * (h - mean), du = dy * act'(h * scale + shift)
+//
+// A thread keeps its channels, V beside each other, and goes down the rows; a block's threads cover `across` vectors of
+// `down` rows, which lie in memory one after another, so that warps read whole sectors whatever c is.
+#include "common.cuh"
+
+struct Elementwise {
+    int m, c;
+    // Vectors of V channels that a block covers side by side, and the rows that it covers at once.
+    int across, down;
+    // Rows of a block, a multiple of `down`.
+    int rows;
+    float lo, hi;
+};
+
+// V elements beside each other: 16 bytes, or one.
+template <class T, int V>
+static __device__ __forceinline__ void take(const T* p, float (&v)[V]) {
+    if constexpr (V == 1)
+        v[0] = load1(p);
+    else
+        Vec<T>::unpack(load16(p), v);
+}
+
+// As many constants.
+template <int V>
+static __device__ __forceinline__ void constants(const float* p, float (&v)[V]) {
+    if constexpr (V == 1) {
+        v[0] = __ldg(p);
+    } else {
+#pragma unroll
+        for (int i = 0; i < V; i += 4) {
+            const uint4 t = load16(p + i);
+            v[i] = __uint_as_float(t.x), v[i + 1] = __uint_as_float(t.y);
+            v[i + 2] = __uint_as_float(t.z), v[i + 3] = __uint_as_float(t.w);
+        }
+    }
+}
+
+static __device__ __forceinline__ void give(float* p, const float (&v)[4]) {
+    *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
+}
+static __device__ __forceinline__ void give(bf16* p, const float (&v)[8]) {
+    *(uint4*)p = make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
+}
+static __device__ __forceinline__ void give(float* p, const float (&v)[1]) { *p = v[0]; }
+static __device__ __forceinline__ void give(bf16* p, const float (&v)[1]) { p->bits = (u16)pack(v[0], 0.0f); }
+
+template <class T, int ACT, int V>
+static __device__ __forceinline__ void finish(const T* __restrict__ h, const float* __restrict__ scale,
+                                              const float* __restrict__ shift, const T* __restrict__ x,
+                                              T* __restrict__ y, const Elementwise& d) {
+    const int at = threadIdx.x % d.across, c = (blockIdx.y * d.across + at) * V;
+    if (c >= d.c) return;
+    float s[V], b[V];
+    constants(scale + c, s);
+    constants(shift + c, b);
+    const int first = blockIdx.x * d.rows, last = min(first + d.rows, d.m), r = first + threadIdx.x / d.across;
+    const long long start = (long long)r * d.c + c, step = (long long)d.down * d.c;
+    h += start, y += start;
+    if (x) x += start;
+#pragma unroll 2
+    for (int row = r; row < last; row += d.down, h += step, y += step) {
+        float v[V];
+        take(h, v);
+#pragma unroll
+        for (int i = 0; i < V; ++i) v[i] = activate<ACT>(fmaf(v[i], s[i], b[i]), d.lo, d.hi);
+        if (x) {
+            float more[V];
+            take(x, more);
+#pragma unroll
+            for (int i = 0; i < V; ++i) v[i] += more[i];
+            x += step;
+        }
+        give(y, v);
+    }
+}
+
+template <class T, int ACT, int V>
+static __device__ __forceinline__ void sums(const T* __restrict__ dy, const T* __restrict__ h,
+                                            const float* __restrict__ scale, const float* __restrict__ shift,
+                                            const float* __restrict__ mean, float2* __restrict__ sums,
+                                            const Elementwise& d) {
+    extern __shared__ float shared[];  // [V][2][pitch]
+    const int tid = threadIdx.x, threads = blockDim.x, at = tid % d.across, c = (blockIdx.y * d.across + at) * V;
+    float sum[V], product[V];
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[i] = product[i] = 0.0f;
+    if (c < d.c) {
+        float s[V], b[V], m[V];
+        constants(scale + c, s);
+        constants(shift + c, b);
+        constants(mean + c, m);
+        const int first = blockIdx.x * d.rows, last = min(first + d.rows, d.m), r = first + tid / d.across;
+        const long long start = (long long)r * d.c + c, step = (long long)d.down * d.c;
+        dy += start, h += start;
+#pragma unroll 1
+        for (int row = r; row < last; row += d.down, dy += step, h += step) {
+            float g[V], v[V];
+            take(dy, g);
+            take(h, v);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                const float du = g[i] * slope_selected<ACT>(fmaf(v[i], s[i], b[i]), d.lo, d.hi);
+                sum[i] += du;
+                product[i] = fmaf(du, v[i] - m[i], product[i]);
+            }
+        }
+    }
+    // A pitch with which V channels of neighbouring vectors lie in different banks.
+    const int pitch = ((threads + 15) & ~15) + 16 / V;
+#pragma unroll
+    for (int i = 0; i < V; ++i) shared[2 * i * pitch + tid] = sum[i], shared[(2 * i + 1) * pitch + tid] = product[i];
+    __syncthreads();
+    // Rows in ascending order.
+    for (int i = tid; i < d.across * V; i += threads) {
+        const int channel = blockIdx.y * d.across * V + i;
+        if (channel >= d.c) break;
+        const float* from = shared + 2 * (i % V) * pitch + i / V;
+        float2 total = make_float2(0.0f, 0.0f);
+#pragma unroll 8
+        for (int row = 0; row < d.down; ++row, from += d.across) total.x += from[0], total.y += from[pitch];
+        sums[(long long)blockIdx.x * d.c + channel] = total;
+    }
+}
+
+#define KERNELS(NAME, T, ACT, V)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(256)                                                                \
+        finish_fwd_##NAME(const T* h, const float* scale, const float* shift, const T* x, T* y, Elementwise d) {     \
+        finish<T, ACT, V>(h, scale, shift, x, y, d);                                                                 \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256, 3)                                                             \
+        finish_bwd_sums_##NAME(const T* dy, const T* h, const float* scale, const float* shift, const float* mean,   \
+                               float2* out, Elementwise d) {                                                          \
+        sums<T, ACT, V>(dy, h, scale, shift, mean, out, d);                                                          \
+    }
+#define EACH_TYPE(ACT_NAME, ACT)                      \
+    KERNELS(f32_##ACT_NAME, float, ACT, 4)            \
+    KERNELS(f32_##ACT_NAME##_scalar, float, ACT, 1)   \
+    KERNELS(bf16_##ACT_NAME, bf16, ACT, 8)            \
+    KERNELS(bf16_##ACT_NAME##_scalar, bf16, ACT, 1)
+EACH_TYPE(clamp, CLAMP)
+EACH_TYPE(hswish, HSWISH)
+EACH_TYPE(swish, SWISH)
