@@ -9,6 +9,7 @@
 //! - [`device`]: modules, functions, borrowed buffers.
 //! - [`depthwise`]: depthwise convolutions with batch norm and activation on load and statistics at the end.
 //! - [`pointwise`]: 1x1 convolutions with batch norm, activation and gate on load and statistics at the end.
+//! - [`pointwise_gradient`]: their gradients, with batch norm's and activations' backward on load.
 //! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
 //! - [`channels`]: batch norm that stands alone, biases, means of planes.
 //! - [`elementwise`]: activations, sums, scaled sums, fills, casts, whether all is finite.
@@ -26,6 +27,7 @@ pub mod finish;
 pub mod manifest;
 pub mod optimizer;
 pub mod pointwise;
+pub mod pointwise_gradient;
 
 pub use device::{Act, DType, Device, Element, Input, Output, Write};
 pub use error::{KernelError, Result};

@@ -41,7 +41,7 @@ impl Arithmetic {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Arithmetic::F32 => "f32",
             Arithmetic::Tf32 => "tf32",
@@ -69,7 +69,7 @@ impl Shape {
         self.images * self.plane
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let wrong =
             |what, value, expected| Err(KernelError::Shape { op: "pointwise_conv2d", what, value, expected });
         for (what, value) in [("images", self.images), ("plane", self.plane), ("n", self.n)] {

@@ -4,7 +4,7 @@
 // x [m, k] with m = images * plane rows, w [n, k], y [m, n]; scale, shift [k]; gate [images, k]. A block makes 64 columns
 // of `tiles` tiles of 128 rows one after another and writes (mean, sum of squared deviations) per column, beside their
 // count, once for all of them.
-#include "common.cuh"
+#include "product.cuh"
 
 struct Pointwise {
     int m, k, n, plane;
@@ -15,39 +15,9 @@ struct Pointwise {
 
 constexpr int BM = 128, BN = 64, THREADS = 128;
 
-static __device__ __forceinline__ void copy16(u32 to, const void* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-
-static __device__ __forceinline__ u32 tf32(float v) {
-    u32 r;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
-    return r;
-}
-
-// acc += a * b: 16 rows, 8 columns, 32 bytes of k.
-static __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, bf16) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-static __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(tf32(__uint_as_float(b0))), "r"(tf32(__uint_as_float(b1))));
-}
-
-// What a lane feeds to the tensor cores: eight halves as pairs, or four floats as tf32.
-static __device__ __forceinline__ void to_fragment(const float (&v)[8], u32 (&f)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) f[i] = pack(v[2 * i], v[2 * i + 1]);
-}
-
-static __device__ __forceinline__ void to_fragment(const float (&v)[4], u32 (&f)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) f[i] = tf32(v[i]);
-}
+// What the tensor cores take of 4 bytes of the filter.
+static __device__ __forceinline__ u32 factor(u32 bits, bf16) { return bits; }
+static __device__ __forceinline__ u32 factor(u32 bits, float) { return tf32(__uint_as_float(bits)); }
 
 // Merges the moments that the block's parts hold of each column: parts[i][3][64], in ascending order of i.
 static __device__ __forceinline__ void finish(const float* parts, int count, float2* moments, float* counts, int n) {
@@ -205,8 +175,8 @@ static __device__ __forceinline__ void forward_mma(const T* __restrict__ x, cons
                 for (int j = 0; j < 8; ++j) {
                     if (j == 4 && !wide) break;
                     const uint4 b = *(const uint4*)(from + ((j & 4) * 8 + (j & 3) * 2) * 64);
-                    multiply(acc[i][j], first, b.x, b.y, T());
-                    multiply(acc[i][j], second, b.z, b.w, T());
+                    multiply(acc[i][j], first, factor(b.x, T()), factor(b.y, T()), T());
+                    multiply(acc[i][j], second, factor(b.z, T()), factor(b.w, T()), T());
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Makes the PTX that ships, or checks it.
 //!
-//!     ptx make SITE12            compile every source with NVRTC 12.0, write ptx/ and its manifest
+//!     ptx make SITE12 [NAME ..]  compile every source (or those named) with NVRTC 12.0, write ptx/ and its manifest
 //!     ptx check SITE12           the same, compared with what is committed
 //!     ptx registers SITE13       assemble for every architecture, write ptx/registers.txt; spills are errors
 //!     ptx check-registers SITE13 the same, compared with what is committed
@@ -25,13 +25,13 @@ type Done = Result<(), Box<dyn Error>>;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["make", site] => make(Path::new(site), false),
-        ["check", site] => make(Path::new(site), true),
+        ["make", site, ref names @ ..] => make(Path::new(site), names, false),
+        ["check", site] => make(Path::new(site), &[], true),
         ["registers", site] => registers(Path::new(site), false),
         ["check-registers", site] => registers(Path::new(site), true),
         ["warnings", site] => warnings(Path::new(site)),
         ["one", source] => one(Path::new(source)),
-        _ => Err("usage: ptx make|check SITE12, ptx registers|check-registers|warnings SITE13".into()),
+        _ => Err("usage: ptx make SITE12 [NAME ..], ptx check SITE12, ptx registers|check-registers|warnings SITE13".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,13 +78,18 @@ fn one(source: &Path) -> Done {
     }
 }
 
-fn make(site: &Path, check: bool) -> Done {
+/// Compiles the sources named, or all, and writes the PTX and the manifest, or compares them.
+fn make(site: &Path, names: &[&str], check: bool) -> Done {
     let folder = site.join("nvidia/cuda_nvrtc/lib");
     if !folder.join("libnvrtc.so.12").exists() {
         return Err(format!("{} holds no libnvrtc.so.12", folder.display()).into());
     }
     let own = std::env::current_exe()?;
-    for name in manifest::sources(root())? {
+    let all = manifest::sources(root())?;
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|have| have == *name)) {
+        return Err(format!("no source is called {unknown}").into());
+    }
+    for name in all.iter().filter(|name| names.is_empty() || names.contains(&name.as_str())) {
         let source = root().join("src").join(format!("{name}.cu"));
         let out = Command::new(&own).arg("one").arg(&source).env("LD_LIBRARY_PATH", &folder).output()?;
         if !out.status.success() {

@@ -8,6 +8,10 @@ use std::path::Path;
 use half::bf16;
 use kernels::depthwise::{Backward, BackwardArgs, Forward, ForwardArgs, Shape};
 use kernels::pointwise::{self, Arithmetic};
+use kernels::pointwise_gradient::{
+    FilterGradient, FilterGradientArgs, Formed, InputGradient, InputGradientArgs, SummedGradient,
+    SummedGradientArgs, Sums,
+};
 use kernels::{Act, Input, Output, finish};
 use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
@@ -115,6 +119,57 @@ fn product<T: Number>(g: &Gpu, arithmetic: Arithmetic, k: usize, n: usize) {
     g.download(&y);
 }
 
+/// A gradient of a product: of the input with its sums, of the input, of the filter.
+#[derive(Clone, Copy)]
+enum Gradient {
+    Summed,
+    Input,
+    Filter,
+}
+
+fn gradient<T: Number>(g: &Gpu, arithmetic: Arithmetic, which: Gradient, k: usize, n: usize) {
+    let s = pointwise::Shape { images: 1, plane: ROWS, k, n };
+    let up = |len, seed| g.upload(&noise(len, seed).into_iter().map(T::nearest).collect::<Vec<T>>());
+    let (d, h, x, w) = (up(ROWS * n, 1), up(ROWS * n, 2), up(ROWS * k, 3), up(n * k, 4));
+    let (narrow, wide) = (g.upload(&noise(3 * n, 5)), g.upload(&noise(k, 6)));
+    let (above, below) = (|| Input::new(&narrow, &g.stream), || Input::new(&wide, &g.stream));
+    let formed =
+        Formed { h: Input::new(&h, &g.stream), affine: (above(), above()), pqr: above(), act: Act::None };
+    let (d, x, w) = (Input::new(&d, &g.stream), Input::new(&x, &g.stream), Input::new(&w, &g.stream));
+    let mut dx = g.empty::<T>(ROWS * k);
+    let out = Output::new(&mut dx, &g.stream);
+    match which {
+        Gradient::Summed => {
+            let op = SummedGradient::new(&g.device, s, arithmetic, Act::HSwish, Sums::PerImage);
+            let op = op.expect("it is there").tiles_per_block(2);
+            let mut sums = g.empty::<f32>(op.partials() * k * 5);
+            let sums = Output::new(&mut sums, &g.stream);
+            let (affine, mean) = ((below(), below()), below());
+            let args = SummedGradientArgs { d, formed: Some(formed), w, h: x, affine, mean, dx: out, sums };
+            op.launch(&g.stream, args).expect("it launches");
+            g.download(&dx);
+        }
+        Gradient::Input => {
+            let op = InputGradient::new(&g.device, s, arithmetic).expect("it is there").tiles_per_block(2);
+            let (formed, more) = (Some(formed), Some(x));
+            let args = InputGradientArgs { d, formed, w, more, accumulate: false, dx: out };
+            op.launch(&g.stream, args).expect("it launches");
+            g.download(&dx);
+        }
+        Gradient::Filter => {
+            let (act, affine) =
+                if k > n { (Act::HSwish, Some((below(), below()))) } else { (Act::None, None) };
+            let op = FilterGradient::new(&g.device, s, arithmetic, act).expect("it is there");
+            let op = op.rows_per_share(ROWS);
+            let mut dw = g.empty::<f32>(op.partials() * n * k);
+            let dw_out = Output::new(&mut dw, &g.stream);
+            let args = FilterGradientArgs { d, formed: Some(formed), x, affine, gate: None, dw: dw_out };
+            op.launch(&g.stream, args).expect("it launches");
+            g.download(&dw);
+        }
+    }
+}
+
 /// The end of a block of 40 channels, and the sums with which its backward pass begins.
 fn end<T: Number>(g: &Gpu) {
     let (m, c) = (ROWS_OF_END, 40);
@@ -143,7 +198,7 @@ const ROWS_OF_END: usize = 2 * 28 * 28;
 type Case = (&'static str, fn(&Gpu));
 
 /// Small enough each.
-const CASES: [Case; 26] = [
+const CASES: [Case; 38] = [
     ("forward k3 f32", |g| forward::<f32>(g, 3)),
     ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
     ("forward k5 f32", |g| forward::<f32>(g, 5)),
@@ -168,6 +223,18 @@ const CASES: [Case; 26] = [
     ("project 240 to 40 tf32", |g| product::<f32>(g, Arithmetic::Tf32, 240, 40)),
     ("expand 40 to 240 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 40, 240)),
     ("project 240 to 40 bf16", |g| product::<bf16>(g, Arithmetic::Bf16, 240, 40)),
+    ("project data f32", |g| gradient::<f32>(g, Arithmetic::F32, Gradient::Summed, 240, 40)),
+    ("expand data f32", |g| gradient::<f32>(g, Arithmetic::F32, Gradient::Input, 40, 240)),
+    ("project filter f32", |g| gradient::<f32>(g, Arithmetic::F32, Gradient::Filter, 240, 40)),
+    ("expand filter f32", |g| gradient::<f32>(g, Arithmetic::F32, Gradient::Filter, 40, 240)),
+    ("project data tf32", |g| gradient::<f32>(g, Arithmetic::Tf32, Gradient::Summed, 240, 40)),
+    ("expand data tf32", |g| gradient::<f32>(g, Arithmetic::Tf32, Gradient::Input, 40, 240)),
+    ("project filter tf32", |g| gradient::<f32>(g, Arithmetic::Tf32, Gradient::Filter, 240, 40)),
+    ("expand filter tf32", |g| gradient::<f32>(g, Arithmetic::Tf32, Gradient::Filter, 40, 240)),
+    ("project data bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Summed, 240, 40)),
+    ("expand data bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Input, 40, 240)),
+    ("project filter bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Filter, 240, 40)),
+    ("expand filter bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Filter, 40, 240)),
     ("end f32", end::<f32>),
     ("end bf16", end::<bf16>),
 ];
@@ -248,7 +315,19 @@ fn table(kernels: &Kernels) -> String {
 }
 
 /// Lane slots per element that a kernel may cost.
-const SLOTS: [(&str, f64); 34] = [
+const SLOTS: [(&str, f64); 46] = [
+    ("pointwise_conv2d_bwd_x_f32_sums_hswish project", 113.0),
+    ("pointwise_conv2d_bwd_x_f32 expand", 95.0),
+    ("pointwise_conv2d_bwd_w_f32_hswish project", 118.0),
+    ("pointwise_conv2d_bwd_w_f32_clamp expand", 117.0),
+    ("pointwise_conv2d_bwd_x_tf32_sums_hswish project", 54.0),
+    ("pointwise_conv2d_bwd_x_tf32 expand", 25.0),
+    ("pointwise_conv2d_bwd_w_tf32_hswish project", 43.0),
+    ("pointwise_conv2d_bwd_w_tf32_clamp expand", 43.0),
+    ("pointwise_conv2d_bwd_x_bf16_sums_hswish project", 51.0),
+    ("pointwise_conv2d_bwd_x_bf16 expand", 22.0),
+    ("pointwise_conv2d_bwd_w_bf16_hswish project", 29.0),
+    ("pointwise_conv2d_bwd_w_bf16_clamp expand", 30.0),
     ("finish_fwd_f32", 9.0),
     ("finish_fwd_bf16", 9.0),
     ("finish_bwd_sums_f32", 13.5),
@@ -322,7 +401,11 @@ fn counters_are_those_of_the_golden_file() {
         }
         let (g, s) = (&c.global, &c.shared);
         // Rows of 80 bytes begin and end within sectors.
-        let most = if name.contains("expand 40") { 145 } else { 105 };
+        let most = if name.contains("expand") || name.contains("_bwd_x") || name.contains("_bwd_w") {
+            145
+        } else {
+            105
+        };
         assert!(32 * g.load_sectors * 100 <= most * g.load_bytes, "{name}: sectors of loads");
         assert!(32 * g.store_sectors * 100 <= 105 * g.store_bytes, "{name}: sectors of stores");
         let (wavefronts, ideal) = (s.load_wavefronts + s.store_wavefronts, s.load_ideal + s.store_ideal);

@@ -1,6 +1,6 @@
 //! The kernels on the virtual GPU: every case in a process of its own, under three schedules, with all checks on.
 //!
-//! - `depthwise`, `pointwise`, `batch_norm`, `channels`, `elementwise`, `optimizer`, `finish`: results against the definition in f64.
+//! - `depthwise`, `pointwise`, `batch_norm`, `channels`, `elementwise`, `optimizer`, `finish`, `pointwise_gradient`: results against the definition in f64.
 //! - `counters`: what the kernels do to the machine, against a committed file and the targets.
 //! - `shipping`: what is committed belongs together; every kernel has a test.
 
@@ -14,4 +14,5 @@ mod elementwise;
 mod finish;
 mod optimizer;
 mod pointwise;
+mod pointwise_gradient;
 mod shipping;
