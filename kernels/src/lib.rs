@@ -14,6 +14,7 @@
 //! - [`channels`]: batch norm that stands alone, biases, means of planes.
 //! - [`elementwise`]: activations, sums, scaled sums, fills, casts, whether all is finite.
 //! - [`finish`]: the end of a block, and the sums with which its backward pass begins.
+//! - [`squeeze_excite`]: means of planes, gates, and their backward pass from the project pass's sums.
 //! - [`optimizer`]: SGD over the touched ranges in one launch.
 //! - [`manifest`]: what the committed PTX was made from.
 
@@ -28,6 +29,7 @@ pub mod manifest;
 pub mod optimizer;
 pub mod pointwise;
 pub mod pointwise_gradient;
+pub mod squeeze_excite;
 
 pub use device::{Act, DType, Device, Element, Input, Output, Write};
 pub use error::{KernelError, Result};

@@ -12,6 +12,7 @@ use kernels::pointwise_gradient::{
     FilterGradient, FilterGradientArgs, Formed, InputGradient, InputGradientArgs, SummedGradient,
     SummedGradientArgs, Sums,
 };
+use kernels::squeeze_excite::{Squeeze, SqueezeArgs};
 use kernels::{Act, Input, Output, finish};
 use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
@@ -192,13 +193,26 @@ fn end<T: Number>(g: &Gpu) {
     g.download(&y);
 }
 
+/// Means of two planes of 28 x 28 and 40 channels.
+fn means<T: Number>(g: &Gpu) {
+    let up = |len, seed| g.upload(&noise(len, seed).into_iter().map(T::nearest).collect::<Vec<T>>());
+    let (h, affine) = (up(ROWS_OF_END * 40, 1), g.upload(&noise(40, 3)));
+    let affine = || Input::new(&affine, &g.stream);
+    let shape = [2, ROWS_OF_END / 2, 40];
+    let op = Squeeze::new(&g.device, shape, dtype::<T>(), Act::HSwish).expect("it is there");
+    let mut means = g.empty::<f32>(2 * 40);
+    let (h, out) = (Input::new(&h, &g.stream), Output::new(&mut means, &g.stream));
+    op.launch(&g.stream, SqueezeArgs { h, affine: (affine(), affine()), means: out }).expect("it launches");
+    g.download(&means);
+}
+
 /// Two images of 28 x 28.
 const ROWS_OF_END: usize = 2 * 28 * 28;
 
 type Case = (&'static str, fn(&Gpu));
 
 /// Small enough each.
-const CASES: [Case; 38] = [
+const CASES: [Case; 40] = [
     ("forward k3 f32", |g| forward::<f32>(g, 3)),
     ("forward k3 bf16", |g| forward::<bf16>(g, 3)),
     ("forward k5 f32", |g| forward::<f32>(g, 5)),
@@ -235,6 +249,8 @@ const CASES: [Case; 38] = [
     ("expand data bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Input, 40, 240)),
     ("project filter bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Filter, 240, 40)),
     ("expand filter bf16", |g| gradient::<bf16>(g, Arithmetic::Bf16, Gradient::Filter, 40, 240)),
+    ("means f32", means::<f32>),
+    ("means bf16", means::<bf16>),
     ("end f32", end::<f32>),
     ("end bf16", end::<bf16>),
 ];
@@ -261,7 +277,7 @@ fn elements(name: &str) -> f64 {
     if name.starts_with("pointwise") {
         return (ROWS * 240) as f64;
     }
-    if name.starts_with("finish") {
+    if name.starts_with("finish") || name.starts_with("squeeze") {
         return (ROWS_OF_END * 40) as f64;
     }
     let s = plane(3, if name.contains("s1") || name.contains("_bwd_") { 1 } else { 2 });
@@ -315,7 +331,9 @@ fn table(kernels: &Kernels) -> String {
 }
 
 /// Lane slots per element that a kernel may cost.
-const SLOTS: [(&str, f64); 46] = [
+const SLOTS: [(&str, f64); 48] = [
+    ("squeeze_f32", 6.0),
+    ("squeeze_bf16", 6.0),
     ("pointwise_conv2d_bwd_x_f32_sums_hswish project", 113.0),
     ("pointwise_conv2d_bwd_x_f32 expand", 95.0),
     ("pointwise_conv2d_bwd_w_f32_hswish project", 118.0),
