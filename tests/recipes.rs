@@ -73,6 +73,15 @@ fn goes(name: &str, sets: &[&str]) -> serde_json::Value {
     if !sets.is_empty() {
         let space = nas::Space::load(bench.path("run").join("shrunk.toml").to_str().unwrap()).unwrap();
         assert!(space.size().unwrap() <= 1_000_000, "{}", space.table());
+        if sets.contains(&"supernet.gates.every=1") {
+            let text = std::fs::read_to_string(bench.path("run").join("gates.json")).unwrap();
+            let gates: serde_json::Value = serde_json::from_str(&text).unwrap();
+            for slot in space.slots() {
+                let of = gates[&slot.name].as_object().unwrap();
+                let sum: f64 = of.values().map(|p| p.as_f64().unwrap()).sum();
+                assert!(of.len() == slot.choices.len() && (sum - 1.0).abs() < 1e-9, "{of:?}");
+            }
+        }
     }
     outcome
 }
@@ -93,5 +102,27 @@ fn spos_after_shrinking_goes() {
 #[test]
 fn fairnas_after_shrinking_goes() {
     let outcome = goes("fairnas-abs.toml", &SHRINK);
+    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn fairnas_goes() {
+    let outcome = goes("fairnas.toml", &[]);
+    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn proxyless_after_shrinking_goes() {
+    let search = "search.algorithm={ kind = \"most-likely\" }";
+    let gates = [
+        "supernet.gates.warmup-epochs=1",
+        "supernet.gates.warmup-lr=0.001",
+        "supernet.gates.idle-epochs=0",
+        "supernet.gates.every=1",
+        "supernet.gates.batch=4",
+        search,
+    ];
+    let sets: Vec<&str> = SHRINK.into_iter().chain(gates).collect();
+    let outcome = goes("proxyless-abs.toml", &sets);
     assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
 }

@@ -81,6 +81,23 @@ pub enum Event {
         #[serde(deserialize_with = "number")]
         waited: f64,
     },
+    /// The architecture parameters after a step of theirs, once for every few events of training.
+    Gates {
+        /// Weight steps done.
+        step: u64,
+        /// Cross-entropy on the held-out images of that step.
+        #[serde(deserialize_with = "number")]
+        cross_entropy: f64,
+        /// Expected cost, in the unit of the setting, before it.
+        #[serde(deserialize_with = "number")]
+        cost: f64,
+        /// Their loss.
+        #[serde(deserialize_with = "number")]
+        loss: f64,
+        /// Entropy of a slot's probabilities in nats, the mean over slots.
+        #[serde(deserialize_with = "number")]
+        entropy: f64,
+    },
     /// Candidates of the space were dropped.
     Shrunk {
         /// The round, from 1.

@@ -363,6 +363,16 @@ impl Latency {
         times.map(|(slot, &choice)| slot[usize::from(choice)]).try_fold(self.fixed, |sum, ms| Some(sum + ms?))
     }
 
+    /// Milliseconds outside the slots.
+    pub fn fixed(&self) -> f64 {
+        self.fixed
+    }
+
+    /// Milliseconds of one candidate; `None` if its entry was dropped or there is no such candidate.
+    pub fn candidate(&self, slot: usize, choice: usize) -> Option<f64> {
+        *self.slots.get(slot)?.get(choice)?
+    }
+
     /// The least that any network of the space takes.
     pub fn least(&self) -> f64 {
         let least = |slot: &Vec<Option<f64>>| slot.iter().flatten().copied().fold(f64::INFINITY, f64::min);

@@ -5,7 +5,7 @@
 //! | [`space`], [`arch`], [`blocks`], [`cost`], [`latency`] | what can be built and what it costs |
 //! | [`model`] | a space with its parameters; forward |
 //! | [`data`] | images on disk to batches |
-//! | [`train`], [`sample`] | the training loop; which path each step takes |
+//! | [`train`], [`sample`], [`gates`] | the training loop; which path each step takes, drawn or learned |
 //! | [`calibrate`], [`evaluate`], [`search`] | scores of paths; which path is best |
 //! | [`shrink`], [`rank`] | which candidates to drop; how well scores order trained networks |
 //! | [`run`], [`recipe`], [`outcome`] | a whole run: one recipe, one directory |
@@ -25,6 +25,7 @@ pub mod evaluate;
 pub mod event;
 pub mod figures;
 pub mod files;
+pub mod gates;
 pub mod groups;
 pub mod journal;
 pub mod latency;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
+use crate::gates::GatesConfig;
 use crate::groups::PathImages;
 use crate::sample::SamplerConfig;
-use crate::search::SearchConfig;
+use crate::search::{Algorithm, SearchConfig};
 use crate::shrink::{DropRule, ShrinkConfig};
 use crate::space::Space;
 use crate::suggest;
@@ -59,6 +60,9 @@ pub struct SupernetConfig {
     /// Paths that run side by side at most: fewer take less memory and change no bit. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths_at_once: Option<usize>,
+    /// Binary gates that are trained along and decide the path of each step (ProxylessNAS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<GatesConfig>,
     /// How.
     pub train: TrainConfig,
 }
@@ -228,6 +232,19 @@ impl SupernetConfig {
         self.sampler.check()?;
         if self.paths_at_once == Some(0) {
             return Err(setting("paths-at-once", 0, "1 or more".into()));
+        }
+        if let Some(gates) = &self.gates {
+            gates.check("supernet.gates")?;
+            if self.sampler != SamplerConfig::Uniform {
+                return Err(Error::Setting {
+                    key: "supernet.sampler".into(),
+                    value: format!("{:?}", self.sampler),
+                    range: "left out beside supernet.gates, which draw the paths".into(),
+                });
+            }
+            if let Some(paths) = self.paths.filter(|&paths| paths != 1) {
+                return Err(setting("paths", paths, "1 beside supernet.gates".into()));
+            }
         }
         self.paths.map_or(Ok(()), |paths| self.divide(paths))
     }
@@ -421,6 +438,13 @@ impl Recipe {
         self.supernet.check()?;
         self.retrain.train.check("retrain.train")?;
         self.search.check()?;
+        if self.search.algorithm == (Algorithm::MostLikely {}) && self.supernet.gates.is_none() {
+            return Err(Error::Setting {
+                key: "search.algorithm.kind".into(),
+                value: "most-likely".into(),
+                range: "another one without supernet.gates, whose most likely network it takes".into(),
+            });
+        }
         self.data.check()?;
         if self.log.steps == 0 {
             return Err(Error::Setting {

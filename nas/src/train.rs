@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engine::optim::{Schedule, Sgd};
+use engine::optim::{Decay, Schedule, Sgd};
 use engine::{ParamStore, Place, Rng, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use crate::checkpoint::{Archive, Checkpoints};
 use crate::data::{Batch, Loader, View};
 use crate::error::{Error, Result};
 use crate::event::{Event, Stage};
+use crate::gates::{Architect, GateJob, Gates};
 use crate::groups::{PathImages, Step, Table};
 use crate::journal::Journal;
 use crate::memory;
@@ -49,6 +50,9 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Whether the running statistics of the batch norms are kept: single networks only.
     pub running_statistics: bool,
+    /// Architecture parameters that are trained in turns with the weights and may decide the paths in place of
+    /// `paths`.
+    pub gates: Option<&'a GateJob<'a>>,
     /// Set by a signal: store a checkpoint and stop.
     pub stop: &'a AtomicBool,
 }
@@ -62,6 +66,8 @@ pub struct Session {
     pub sgd: Sgd,
     /// Running statistics, for a single network.
     pub statistics: Option<Statistics>,
+    /// Architecture parameters, where the job has them.
+    pub gates: Option<Gates>,
     /// Steps done.
     pub step: u64,
     /// Seconds of work, over all sittings.
@@ -87,6 +93,13 @@ struct Tally {
     images: u64,
 }
 
+impl Job<'_> {
+    /// Epochs before those of `config`.
+    fn warmup_epochs(&self) -> u64 {
+        self.gates.map_or(0, |gates| gates.config.warmup_epochs)
+    }
+}
+
 impl Session {
     /// Fresh weights.
     ///
@@ -99,7 +112,8 @@ impl Session {
             true => Some(job.model.fresh_statistics(device)?),
             false => None,
         };
-        Ok(Self { store, sgd, statistics, step: 0, seconds: 0.0 })
+        let gates = job.gates.map(|gates| Gates::new(job.model.space(), gates.seed));
+        Ok(Self { store, sgd, statistics, gates, step: 0, seconds: 0.0 })
     }
 
     /// Goes on from a checkpoint if there is one; the journal is cut back to that moment.
@@ -143,6 +157,9 @@ impl Session {
         if let Some(statistics) = &mut self.statistics {
             job.model.load_statistics(statistics, self.store.device(), archive, path)?;
         }
+        if let Some(gates) = &mut self.gates {
+            gates.load(archive, path)?;
+        }
         self.step = meta.step;
         self.seconds = meta.seconds;
         Ok(())
@@ -163,6 +180,9 @@ impl Session {
         archive.counts.insert("optimiser.steps".into(), self.sgd.all_steps().to_vec());
         if let Some(statistics) = &self.statistics {
             job.model.save_statistics(statistics, &mut archive)?;
+        }
+        if let Some(gates) = &self.gates {
+            gates.save(&mut archive);
         }
         let path = checkpoints.save(job.subject, self.step, &archive)?;
         let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
@@ -187,7 +207,7 @@ pub fn train(
     checkpoints: &Checkpoints,
     journal: &mut Journal,
 ) -> Result<()> {
-    let total = steps_per_epoch(job)? * job.config.epochs;
+    let total = steps_per_epoch(job)? * (job.warmup_epochs() + job.config.epochs);
     steps(job, session, loader, checkpoints, journal, total)?;
     journal.record(Event::Finished {
         stage: job.stage,
@@ -210,6 +230,18 @@ pub(crate) fn steps(
 ) -> Result<()> {
     let per_epoch = steps_per_epoch(job)?;
     let schedule = job.config.schedule(per_epoch * job.config.epochs, per_epoch);
+    let warmup = per_epoch * job.warmup_epochs();
+    let warm = Schedule {
+        lr: job.gates.map_or(0.0, |gates| gates.config.warmup_lr),
+        warmup: 0,
+        total: warmup,
+        decay: Decay::Cosine,
+    };
+    let rate = |step: u64| step.checked_sub(warmup).map_or_else(|| warm.at(step), |step| schedule.at(step));
+    let mut architect = match (job.gates, &session.gates) {
+        (Some(gates), Some(state)) => Some(Architect::new(gates, job.model, job.config.bn_batch(), state)?),
+        _ => None,
+    };
     journal.record(Event::Started {
         stage: job.stage,
         subject: job.subject.to_owned(),
@@ -222,16 +254,29 @@ pub(crate) fn steps(
     let mut tape = Tape::new(&device);
     let mut batch = Batch::default();
     let mut tally = Tally::default();
+    let mut gated = None;
     let (mut since, mut stored, mut waited) = (Instant::now(), Instant::now(), loader.stats().wait);
     while session.step < total {
         let started = Instant::now();
         loader.next(&mut batch)?;
-        if let Err(error) = step(job, session, &mut tape, &batch, &schedule, &mut tally) {
+        if let Err(error) = step(job, session, &mut tape, &batch, rate(session.step), &mut tally) {
             note_failure(job, session.step, &error, journal);
             tape.clear();
             return Err(memory::explain(job, &mut session.store, &batch, error));
         }
         session.step += 1;
+        if let (Some(architect), Some(gates), Some(GateJob { config, .. })) =
+            (&mut architect, &mut session.gates, job.gates)
+            && architect.due(session.step, warmup + per_epoch * config.idle_epochs)
+        {
+            match architect.step(gates, &mut session.store) {
+                Ok(found) => gated = Some(found),
+                Err(error) => {
+                    note_failure(job, session.step, &error, journal);
+                    return Err(error);
+                }
+            }
+        }
         session.seconds += started.elapsed().as_secs_f64();
         if session.step.is_multiple_of(job.log.steps) || session.step == total {
             let wait = loader.stats().wait;
@@ -243,12 +288,21 @@ pub(crate) fn steps(
                 epoch: (session.step - 1) / per_epoch,
                 loss: tally.loss / tally.images.max(1) as f64,
                 accuracy: tally.right as f64 / tally.images.max(1) as f64,
-                lr: f64::from(schedule.at(session.step - 1)),
+                lr: f64::from(rate(session.step - 1)),
                 images: tally.images,
                 seconds: since.elapsed().as_secs_f64(),
                 waited: (wait - waited).as_secs_f64(),
             })?;
             (tally, since, waited) = (Tally::default(), Instant::now(), wait);
+            if let (Some(seen), Some(gates)) = (gated.take(), &session.gates) {
+                journal.record(Event::Gates {
+                    step: session.step,
+                    cross_entropy: seen.cross_entropy,
+                    cost: seen.expected,
+                    loss: seen.loss,
+                    entropy: gates.entropy(),
+                })?;
+            }
         }
         let stop = job.stop.load(Ordering::Relaxed);
         let due = stored.elapsed().as_secs_f64() >= job.log.checkpoint_seconds;
@@ -286,11 +340,16 @@ fn step(
     session: &mut Session,
     tape: &mut Tape,
     batch: &Batch,
-    schedule: &Schedule,
+    lr: f32,
     tally: &mut Tally,
 ) -> Result<()> {
     let device = session.store.device().clone();
-    let archs = (job.paths)(session.step);
+    let archs = match &session.gates {
+        Some(gates) if job.gates.is_some_and(|job| job.draws) => {
+            vec![gates.path(&Rng::new(job.seed, "path"), session.step)]
+        }
+        _ => (job.paths)(session.step),
+    };
     let [n, h, w, c] = batch.shape;
     let pixels = h * w * c;
     let images = |of: Range<usize>| -> Result<Tensor> {
@@ -352,7 +411,7 @@ fn step(
     if let Some(max) = job.config.clip_value {
         session.store.clip_grad_value(max)?;
     }
-    session.sgd.step(&mut session.store, schedule.at(session.step))?;
+    session.sgd.step(&mut session.store, lr)?;
     tally.loss += loss_sum;
     tally.images += seen as u64;
     Ok(())

@@ -305,6 +305,7 @@ fn trained(method: &Method<'_>, at_once: usize, threads: usize) -> (Model, Sessi
         images: view,
         seed: 3,
         running_statistics: false,
+        gates: None,
         stop: &AtomicBool::new(false),
     };
     let checkpoints = Checkpoints::open(&folder.path().join("checkpoints")).unwrap();

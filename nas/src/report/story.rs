@@ -87,7 +87,7 @@ impl<'a> Story<'a> {
                 story.ended = None;
             }
             match event {
-                Event::Started { .. } | Event::Checkpoint { .. } => {}
+                Event::Started { .. } | Event::Checkpoint { .. } | Event::Gates { .. } => {}
                 Event::Step { stage, subject, step, loss, accuracy, seconds, waited, .. } => {
                     story.curve(*stage, subject).points.push([*step as f64, *loss, *accuracy]);
                     if seconds.is_finite() && waited.is_finite() {

@@ -21,6 +21,7 @@ use crate::data::{Data, Pipeline};
 use crate::error::{Error, Result};
 use crate::event::{Sink, Stage};
 use crate::files;
+use crate::gates::{Costs, GatesConfig};
 use crate::journal::Journal;
 use crate::outcome::Outcome;
 use crate::recipe::Recipe;
@@ -108,6 +109,16 @@ impl RunDir {
         self.0.join("shrink-latency.json")
     }
 
+    /// The latency table that gates are trained by, if they are.
+    pub fn gates_latency(&self) -> PathBuf {
+        self.0.join("gates-latency.json")
+    }
+
+    /// The probabilities that trained gates give every candidate.
+    pub fn gates(&self) -> PathBuf {
+        self.0.join("gates.json")
+    }
+
     /// The found architecture.
     pub fn arch(&self) -> PathBuf {
         self.0.join("arch.json")
@@ -180,6 +191,9 @@ fn absolute(recipe: &Recipe, base: &Path) -> Result<Recipe> {
             latency.table = absolute_path(&base.join(&latency.table))?;
         }
     }
+    if let Some(table) = recipe.supernet.gates.as_mut().and_then(GatesConfig::table) {
+        *table = absolute_path(&base.join(&*table))?;
+    }
     Ok(recipe)
 }
 
@@ -188,7 +202,9 @@ fn tables<'a>(recipe: &'a mut Recipe, dir: &RunDir) -> Vec<(&'a mut PathBuf, Pat
     let search = recipe.search.constraint.latency.as_mut().map(|l| (&mut l.table, dir.latency()));
     let shrink = recipe.shrink.as_mut().and_then(|shrink| shrink.constraint.latency.as_mut());
     let shrink = shrink.map(|l| (&mut l.table, dir.shrink_latency()));
-    search.into_iter().chain(shrink).collect()
+    let gates = recipe.supernet.gates.as_mut().and_then(GatesConfig::table);
+    let gates = gates.map(|table| (table, dir.gates_latency()));
+    search.into_iter().chain(shrink).chain(gates).collect()
 }
 
 fn absolute_path(path: &Path) -> Result<PathBuf> {
@@ -293,6 +309,9 @@ pub fn run(
     }
     let bound = recipe.search.constraint.bind(&space, base)?;
     recipe.supernet.paths(&space)?;
+    if let Some(gates) = &recipe.supernet.gates {
+        Costs::new(&space, &gates.cost, gates.loss, base)?;
+    }
     match &recipe.shrink {
         Some(config) => drop(config.constraint.bind(&space, base)?),
         None if options.until == Stage::Shrink => {

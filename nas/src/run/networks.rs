@@ -175,6 +175,7 @@ fn retrain_one(run: &mut Run<'_>, subject: &str, arch: &Arch) -> Result<()> {
         images: &data.train,
         seed: recipe.seed,
         running_statistics: true,
+        gates: None,
         stop,
     };
     let mut session = Session::resume(&job, device, checkpoints, journal)?;

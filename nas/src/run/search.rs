@@ -75,7 +75,7 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
         memory: config.memory_mib << 20,
         stop,
     };
-    let mut searcher = config.algorithm.build();
+    let mut searcher = config.algorithm.build(supernet.gates.as_ref())?;
     let total = searcher.total();
     let every = recipe.log.checkpoint_seconds;
     journal.record(Event::Started {

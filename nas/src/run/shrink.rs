@@ -166,6 +166,7 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         images: &data.train,
         seed,
         running_statistics: false,
+        gates: None,
         stop,
     };
     let mut session = Session::resume(&any, device, checkpoints, journal)?;

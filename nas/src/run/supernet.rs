@@ -1,5 +1,8 @@
 //! The stage that trains the shared weights.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use engine::{ParamStore, Rng};
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +12,16 @@ use crate::data::{Loader, Pass, Pipeline};
 use crate::error::{Error, Result};
 use crate::event::Stage;
 use crate::files;
+use crate::gates::{GateJob, Gates};
 use crate::model::{Model, NormParams};
+use crate::space::Slot;
 use crate::train::{self, Job, Session};
 
 /// The trained shared weights with their model.
 pub(crate) struct Supernet {
     pub model: Model,
     pub store: ParamStore,
+    pub gates: Option<Gates>,
 }
 
 /// What `supernet.safetensors` says of itself.
@@ -30,13 +36,17 @@ pub(super) struct Meta {
 
 /// Takes the trained shared weights of a run directory.
 pub(super) fn load(dir: &RunDir, model: &Model, store: &mut ParamStore) -> Result<Meta> {
+    let (archive, path) = open(dir)?;
+    model.load_weights(store, &archive, &path)?;
+    archive.meta(&path)
+}
+
+fn open(dir: &RunDir) -> Result<(Archive, PathBuf)> {
     let path = dir.supernet();
     if !path.exists() {
         return Err(Error::NoSupernet { path: dir.path().to_owned() });
     }
-    let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
-    model.load_weights(store, &archive, &path)?;
-    archive.meta(&path)
+    Ok((Archive::from_bytes(&files::read(&path)?, &path)?, path))
 }
 
 /// Trains, goes on training, or reads what was trained.
@@ -47,12 +57,26 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         let mut store = model.init(&run.device, &Rng::new(run.recipe.seed, "init"))?;
         let meta = load(&run.dir, &model, &mut store)?;
         run.journal.vouch(meta.events);
-        return Ok(Supernet { model, store });
+        let mut gates = run.recipe.supernet.gates.as_ref().map(|_| Gates::new(&run.space, run.recipe.seed));
+        if let Some(gates) = &mut gates {
+            let (archive, path) = open(&run.dir)?;
+            gates.load(&archive, &path)?;
+        }
+        return Ok(Supernet { model, store, gates });
     }
     let Run { recipe, space, data, device, stop, checkpoints, journal, .. } = run;
     let sampler = recipe.supernet.sampler.build();
     let paths = Rng::new(recipe.seed, "path");
     let count = recipe.supernet.paths(space)? as u32;
+    let pipeline = Pipeline::new(&recipe.data.eval, &recipe.data.normalise)?;
+    let gates = recipe.supernet.gates.as_ref().map(|config| GateJob {
+        config,
+        images: &data.val,
+        pipeline: &pipeline,
+        loader: recipe.data.loader(config.batch),
+        seed: recipe.seed,
+        draws: true,
+    });
     let job = Job {
         stage: Stage::TrainSupernet,
         subject: "supernet",
@@ -65,6 +89,7 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         images: &data.train,
         seed: recipe.seed,
         running_statistics: false,
+        gates: gates.as_ref(),
         stop,
     };
     let mut session = Session::resume(&job, device, checkpoints, journal)?;
@@ -76,12 +101,30 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
         recipe.data.loader(recipe.supernet.train.batch),
     )?;
     train::train(&job, &mut session, &mut loader, checkpoints, journal)?;
-    let Session { store, seconds, .. } = session;
+    let Session { store, gates, seconds, .. } = session;
     let digest = run.space.digest()?;
     let meta = Meta { space: run.space.name().to_owned(), digest, seconds, events: run.journal.flush()? };
     let mut archive = Archive::new(&meta)?;
     model.save_weights(&store, &mut archive)?;
+    if let Some(gates) = &gates {
+        gates.save(&mut archive);
+        write_gates(run, gates)?;
+    }
     files::write_atomic(&path, &archive.to_bytes()?)?;
     run.checkpoints.clear("supernet")?;
-    Ok(Supernet { model, store })
+    Ok(Supernet { model, store, gates })
+}
+
+/// The probabilities of every slot's candidates by label, for a person.
+fn write_gates(run: &Run<'_>, gates: &Gates) -> Result<()> {
+    let slot = |(slot, p): (&Slot, Vec<f64>)| {
+        let of: BTreeMap<String, f64> = slot.choices.iter().map(|c| c.label.clone()).zip(p).collect();
+        (slot.name.clone(), of)
+    };
+    let all: BTreeMap<String, BTreeMap<String, f64>> =
+        run.space.slots().iter().zip(gates.probabilities()).map(slot).collect();
+    let path = run.dir.gates();
+    let text = serde_json::to_string_pretty(&all)
+        .map_err(|e| Error::Format { path: path.clone(), reason: e.to_string() })?;
+    files::write_atomic(&path, text.as_bytes())
 }

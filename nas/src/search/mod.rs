@@ -6,6 +6,7 @@
 
 mod constraint;
 mod evolution;
+mod most_likely;
 mod random;
 
 use engine::Rng;
@@ -13,10 +14,12 @@ use serde::{Deserialize, Serialize};
 
 pub use constraint::{Bound, Constraint, MaxLatency};
 pub use evolution::{Evolution, EvolutionConfig};
+pub use most_likely::MostLikely;
 pub use random::{RandomConfig, RandomSearch};
 
 use crate::arch::Arch;
 use crate::error::{Error, Result};
+use crate::gates::Gates;
 use crate::space::Space;
 
 /// How good a candidate is: held-out images classified rightly.
@@ -134,15 +137,23 @@ pub enum Algorithm {
     Evolution(EvolutionConfig),
     /// Uniform paths.
     Random(RandomConfig),
+    /// The most likely path of binary gates, alone; the constraint is left to their loss (ProxylessNAS).
+    MostLikely {},
 }
 
 impl Algorithm {
-    /// The searcher.
-    pub fn build(&self) -> Box<dyn Searcher> {
-        match self {
+    /// The searcher; `gates` are the supernet's, where it has some.
+    ///
+    /// # Errors
+    /// [`Error::NothingFound`] where the most likely path of no gates is asked for.
+    pub fn build(&self, gates: Option<&Gates>) -> Result<Box<dyn Searcher>> {
+        Ok(match self {
             Algorithm::Evolution(config) => Box::new(Evolution::new(config.clone())),
             Algorithm::Random(config) => Box::new(RandomSearch::new(config.clone())),
-        }
+            Algorithm::MostLikely {} => {
+                Box::new(MostLikely::new(gates.ok_or(Error::NothingFound)?.most_likely()))
+            }
+        })
     }
 }
 
@@ -172,6 +183,7 @@ impl SearchConfig {
         match &self.algorithm {
             Algorithm::Evolution(config) => config.check(),
             Algorithm::Random(config) => config.check(),
+            Algorithm::MostLikely {} => Ok(()),
         }
     }
 }

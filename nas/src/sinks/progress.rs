@@ -271,7 +271,7 @@ impl Sink for Progress {
                 let unit = self.now.as_ref().map_or(String::new(), |work| format!(" {}", work.unit));
                 self.end(&format!("{} stopped after {}{unit}", stage.name(), count(*done)))
             }
-            Event::Checkpoint { .. } => Ok(()),
+            Event::Checkpoint { .. } | Event::Gates { .. } => Ok(()),
         }
     }
 }

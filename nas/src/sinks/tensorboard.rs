@@ -83,6 +83,15 @@ impl Sink for TensorBoard {
                 }
                 self.scalars(subject, *step, &scalars)
             }
+            Event::Gates { step, cross_entropy, cost, loss, entropy } => {
+                let scalars = [
+                    ("cross-entropy", *cross_entropy),
+                    ("expected-cost", *cost),
+                    ("loss", *loss),
+                    ("entropy", *entropy),
+                ];
+                self.scalars("gates", *step, &scalars)
+            }
             // Counted from 1, as steps are: the first candidate is there once one is done.
             Event::Candidate { index, top1, top5, macs, params, .. } => {
                 let scalars =
