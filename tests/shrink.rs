@@ -149,6 +149,17 @@ fn rules_metrics_and_settings_are_a_recipes() {
     let rival = with("rival", &["shrink.metric={ kind = \"accuracy\", images = 20 }", "shrink.children=4"]);
     let scores = rival[0]["operators"].as_array().unwrap().iter().map(|o| o["score"].as_f64().unwrap());
     assert!(scores.clone().all(|s| (0.0..=1.0).contains(&s)) && scores.clone().any(|s| s > 0.5));
+    // The rival that trains architecture parameters along: probabilities of a slot's candidates, no children.
+    let set = "shrink.metric={ kind = \"magnitude\", images = 20, lr = 0.1 }";
+    let rival = with("magnitude", &[set]);
+    for round in rival.as_array().unwrap() {
+        let mut sums = std::collections::BTreeMap::<&str, f64>::new();
+        for operator in round["operators"].as_array().unwrap() {
+            *sums.entry(operator["slot"].as_str().unwrap()).or_default() +=
+                operator["score"].as_f64().unwrap();
+        }
+        assert!(sums.values().all(|sum| (sum - 1.0).abs() < 1e-9), "what was dropped has no share: {sums:?}");
+    }
     // A space that is small enough stays as it is, untrained.
     assert_eq!(with("small", &["shrink.size-limit=250000"]), Value::Array(vec![]));
     let space = Space::load(bench.path("small").join("shrunk.toml").to_str().unwrap()).unwrap();

@@ -37,7 +37,7 @@ fn loss(
     (slot, candidate, by): (usize, usize, f32),
     (images, labels): (&Tensor, &[i32]),
 ) -> f64 {
-    let mut tape = Tape::inference(store.cpu());
+    let mut tape = Tape::inference(store.device());
     let mut moments = Vec::new();
     let mut cx = Context { tape: &mut tape, store, norms: Norms::Batch(&mut moments), dropout: None };
     let mut x = cx.tape.constant(images.clone());
@@ -50,11 +50,11 @@ fn loss(
             let o = model.segment(&mut cx, &Arch::new(choices), at, &x).unwrap();
             let (m, o) = (y.tensor(), o.tensor().f32().unwrap());
             let sum: Vec<f32> = m.f32().unwrap().iter().zip(o).map(|(m, o)| m + by * o).collect();
-            y = cx.tape.constant(Tensor::from_slice(store.cpu(), m.shape(), &sum).unwrap());
+            y = cx.tape.constant(Tensor::from_slice(store.device(), m.shape(), &sum).unwrap());
         }
         x = y;
     }
-    let truth = cx.tape.constant(Tensor::from_slice(store.cpu(), [labels.len()], labels).unwrap());
+    let truth = cx.tape.constant(Tensor::from_slice(store.device(), [labels.len()], labels).unwrap());
     let loss = cx.tape.apply(ops::SoftmaxCrossEntropy { smoothing: 0.0 }, &[&x, &truth]).unwrap();
     f64::from(loss.tensor().f32().unwrap()[0])
 }
@@ -66,7 +66,7 @@ fn the_gradient_by_a_gate_is_its_difference_quotient_and_weights_stay() {
     let mut store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
     let (x, labels) = images(&cpu, 16);
     let gates = Gates::new(&space, 2);
-    let before = store.values().to_vec();
+    let before = store.values().unwrap().to_vec();
     for step in 0..3 {
         let pairs = gates.pairs(&Rng::new(1, "pairs"), step);
         let found = gate_gradients(&model, &mut store, &pairs, x.clone(), &labels).unwrap();
@@ -91,7 +91,7 @@ fn the_gradient_by_a_gate_is_its_difference_quotient_and_weights_stay() {
     }
     assert_eq!(store.values(), before);
     assert!(store.touched().is_empty());
-    assert!(store.ids().all(|id| store.grad(id).iter().all(|&g| g == 0.0)));
+    assert!(store.ids().all(|id| store.grad(id).unwrap().iter().all(|&g| g == 0.0)));
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn trained(stops: bool) -> (Vec<u32>, Gates, u64) {
             Err(Error::Interrupted { .. }) if stops => continue,
             other => other.unwrap(),
         }
-        let weights = session.store.values().iter().map(|w| w.to_bits()).collect();
+        let weights = session.store.values().unwrap().iter().map(|w| w.to_bits()).collect();
         return (weights, session.gates.unwrap(), sittings);
     }
 }

@@ -22,10 +22,11 @@ use crate::error::{Error, Result};
 use crate::evaluate::Images;
 use crate::event::{Dropped, Event, Stage};
 use crate::files;
+use crate::gates::GateJob;
 use crate::groups::PathImages;
 use crate::journal::Journal;
 use crate::model::{Model, NormParams};
-use crate::shrink::{Angles, OperatorMetric, OperatorScore, ShrinkConfig, operator_scores};
+use crate::shrink::{Angles, OperatorMetric, OperatorScore, ShrinkConfig, magnitudes, operator_scores};
 use crate::space::Space;
 use crate::train::{self, Job, Session};
 
@@ -143,13 +144,23 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
     let whole = run.space.clone();
     let model = Model::new(&whole, NormParams::Supernet)?;
     let judged = match config.metric {
-        OperatorMetric::Angle => None,
+        OperatorMetric::Angle | OperatorMetric::Magnitude { .. } => None,
         OperatorMetric::Accuracy { images } => {
             let view = balanced(&run.data.val, images, run.recipe.seed, "shrink.metric.images")?;
             Some(scored_images(&run.device, &run.recipe.data, &view, images, run.recipe.seed)?)
         }
     };
     let Run { recipe, data, dir, device, stop, checkpoints, journal, .. } = run;
+    let pipeline = Pipeline::new(&recipe.data.eval, &recipe.data.normalise)?;
+    let config_of_gates = config.metric.gates();
+    let held = config_of_gates.as_ref().map(|gates| GateJob {
+        config: gates,
+        images: &data.val,
+        pipeline: &pipeline,
+        loader: recipe.data.loader(gates.batch),
+        seed: recipe.seed,
+        draws: false,
+    });
     let seed = recipe.seed;
     let mut base = model.init(device, &Rng::new(seed, "init"))?.values()?.into_owned();
     let paths = Rng::new(seed, "shrink-path");
@@ -166,7 +177,7 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         images: &data.train,
         seed,
         running_statistics: false,
-        gates: None,
+        gates: held.as_ref(),
         stop,
     };
     let mut session = Session::resume(&any, device, checkpoints, journal)?;
@@ -200,11 +211,15 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
             let angles = Angles::new(&space, &base, &session.store)?;
             // The recipe's paths are absolute by now.
             let bound = config.constraint.bind(&space, Path::new(""))?;
-            let scored = operator_scores(&space, config.children, &bound, &rng, |child| match &judged {
-                None => Ok(angles.of(child)),
-                Some(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
-                Some(images) => accuracy(&model, &session.store, &lift.arch(child), images),
-            });
+            let scored = if let Some(gates) = &session.gates {
+                Ok(magnitudes(&space, gates, |slot, choice| lift.place(slot, choice)))
+            } else {
+                operator_scores(&space, config.children, &bound, &rng, |child| match &judged {
+                    None => Ok(angles.of(child)),
+                    Some(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
+                    Some(images) => accuracy(&model, &session.store, &lift.arch(child), images),
+                })
+            };
             let scores = match scored {
                 Err(Error::Stopped) => {
                     // The round is scored again from its training on.
@@ -236,7 +251,11 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
             base = load_base(dir, &model, device)?;
         }
         gone += round.operators.iter().filter(|o| o.dropped).count();
-        space = round.apply(&space, path)?;
+        let left = round.apply(&space, path)?;
+        if let Some(gates) = &mut session.gates {
+            lift.dropped(&left, &whole).for_each(|(slot, choice)| gates.close(slot, choice));
+        }
+        space = left;
         if !known {
             store(state, journal, path)?;
         }
@@ -276,6 +295,21 @@ impl Lift {
             part.choices.iter().map(|c| of(&c.label).expect("a part has no other labels") as u16).collect()
         };
         Self(part.slots().iter().zip(whole.slots()).map(place).collect())
+    }
+
+    /// Where a slot's choice stands in the whole space.
+    fn place(&self, slot: usize, choice: usize) -> usize {
+        usize::from(self.0[slot][choice])
+    }
+
+    /// What of this part is not in `left`, as the whole space counts.
+    fn dropped(&self, left: &Space, whole: &Space) -> impl Iterator<Item = (usize, usize)> {
+        let left = Self::new(left, whole);
+        let of = |(slot, places): (usize, &Vec<u16>)| {
+            let gone = places.iter().filter(|place| !left.0[slot].contains(place));
+            gone.map(|&place| (slot, usize::from(place))).collect::<Vec<_>>()
+        };
+        self.0.iter().enumerate().flat_map(of).collect::<Vec<_>>().into_iter()
     }
 
     fn arch(&self, arch: &Arch) -> Arch {
