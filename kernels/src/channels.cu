@@ -1,100 +1,18 @@
 // Work per channel of arrays [rows, c]: sums over rows for batch norm, biases and means of planes, and maps whose
 // constants belong to channels.
-//
-// A row is cut into vectors of 16 bytes (`scalar` variants: of one element, for channels that fill no vector). A block
-// is `across` neighbouring vectors wide and as many rows deep as its threads allow, so a thread meets the same
-// channels in every row, keeps their constants and sums in registers, and neighbours read neighbouring addresses.
-#include "elementwise.cuh"
-
-struct Rows {
-    // Rows of one image, or of all; channels.
-    int rows, c;
-    // Rows of a block, vectors across a block.
-    int piece, across;
-    // Added to what is there, or stored.
-    int add;
-    // Factor of a mean.
-    float even;
-};
-
-// Where a thread works.
-struct Place {
-    int channel, row, end, step;
-    // Rows before those of this block's image.
-    long long before;
-    bool mine;
-};
-
-template <int V>
-static __device__ __forceinline__ Place place(const Rows& d) {
-    const int across = d.across, down = blockDim.x / across, r = threadIdx.x / across, col = threadIdx.x - r * across;
-    Place p;
-    p.channel = (blockIdx.y * across + col) * V;
-    const int first = blockIdx.x * d.piece;
-    p.row = first + r;
-    p.end = min(first + d.piece, d.rows);
-    p.step = down;
-    p.before = (long long)blockIdx.z * d.rows;
-    // Threads beyond whole rows and vectors beyond the channels idle.
-    p.mine = r < down && p.channel < d.c;
-    return p;
-}
-
-// Constants of a thread's channels; `other` if there are none.
-template <int V>
-static __device__ __forceinline__ Pack<V> constants(const float* p, int channel, float other) {
-    Pack<V> r;
-#pragma unroll
-    for (int e = 0; e < V; ++e) r.v[e] = other;
-    if (p == nullptr) return r;
-    if constexpr (V == 8) {
-        const Pack<4> a = load<4>(p + channel), b = load<4>(p + channel + 4);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) r.v[e] = e < 4 ? a.v[e] : b.v[e - 4];
-        return r;
-    } else {
-        return load<V>(p + channel);
-    }
-}
-
-// K sums over the rows of this block for each of its channels: `each(offset, sums)` adds one vector of a row to
-// sums[k][e], `finish(channel, sums)` gets the K totals of a channel, in one thread. Rows of a block are added in
-// ascending order of the thread that had them.
-template <int V, int K, class Each, class Finish>
-static __device__ __forceinline__ void column_sums(const Rows& d, const Place& p, Each each, Finish finish) {
-    // The pitch spreads the vectors' elements over the banks, both as threads write and as channels read.
-    constexpr int PITCH = 256 + 32 / V;
-    __shared__ float part[K * V][PITCH];
-    float sums[K][V] = {};
-    if (p.mine)
-        for (int row = p.row; row < p.end; row += p.step) each((p.before + row) * d.c + p.channel, sums);
-#pragma unroll
-    for (int k = 0; k < K; ++k)
-#pragma unroll
-        for (int e = 0; e < V; ++e) part[k * V + e][threadIdx.x] = sums[k][e];
-    __syncthreads();
-    for (int i = threadIdx.x; i < d.across * V; i += blockDim.x) {
-        const int col = i / V, e = i % V, channel = (blockIdx.y * d.across + col) * V + e;
-        if (channel >= d.c) break;
-        float total[K] = {};
-        for (int at = col; at < p.step * d.across; at += d.across)
-#pragma unroll
-            for (int k = 0; k < K; ++k) total[k] += part[k * V + e][at];
-        finish(channel, total);
-    }
-}
+#include "columns.cuh"
 
 // Moments about the block's first row: a sum of squares about zero would lose everything at |mean| = 1,000 deviations.
 template <class T, int V>
 static __device__ __forceinline__ void moments(const T* x, float2* out, float* counts, const Rows& d) {
-    const Place p = place<V>(d);
+    const Place p = place<V>(d, blockIdx.z);
     const long long first = (long long)blockIdx.x * d.piece * d.c;
     Pack<V> pivot = {};
     if (p.mine) pivot = load<V>(x + first + p.channel);
     const float n = (float)(p.end - blockIdx.x * d.piece);
     column_sums<V, 2>(
         d, p,
-        [&](long long at, float(&s)[2][V]) {
+        [&](int, long long at, float(&s)[2][V]) {
             const Pack<V> v = load<V>(x + at);
 #pragma unroll
             for (int e = 0; e < V; ++e) {
@@ -114,12 +32,12 @@ static __device__ __forceinline__ void moments(const T* x, float2* out, float* c
 // Sums of dy and of dy * (x - mean).
 template <class T, int V>
 static __device__ __forceinline__ void products(const T* dy, const T* x, const float* mean, float2* out, const Rows& d) {
-    const Place p = place<V>(d);
+    const Place p = place<V>(d, blockIdx.z);
     Pack<V> m = {};
     if (p.mine) m = constants<V>(mean, p.channel, 0.0f);
     column_sums<V, 2>(
         d, p,
-        [&](long long at, float(&s)[2][V]) {
+        [&](int, long long at, float(&s)[2][V]) {
             const Pack<V> g = load<V>(dy + at), v = load<V>(x + at);
 #pragma unroll
             for (int e = 0; e < V; ++e) {
@@ -135,8 +53,8 @@ static __device__ __forceinline__ void products(const T* dy, const T* x, const f
 template <class T, int V, class Finish>
 static __device__ __forceinline__ void sums(const T* x, const Rows& d, Finish finish) {
     column_sums<V, 1>(
-        d, place<V>(d),
-        [&](long long at, float(&s)[1][V]) {
+        d, place<V>(d, blockIdx.z),
+        [&](int, long long at, float(&s)[1][V]) {
             const Pack<V> v = load<V>(x + at);
 #pragma unroll
             for (int e = 0; e < V; ++e) s[0][e] += v.v[e];
@@ -144,21 +62,11 @@ static __device__ __forceinline__ void sums(const T* x, const Rows& d, Finish fi
         [&](int channel, const float(&s)[1]) { finish(channel, s[0]); });
 }
 
-// For all rows of this block: y (+)= f(offset, row before this thread's channels).
-template <int V, class T, class F>
-static __device__ __forceinline__ void map_rows(T* y, const Rows& d, const Place& p, F f) {
-#pragma unroll 2
-    for (int row = p.row; row < p.end; row += p.step) {
-        const long long at = (p.before + row) * d.c + p.channel;
-        write(y + at, f(at), d.add);
-    }
-}
-
 // y (+)= (x - mean) * scale + shift: first the difference, since a mean may be far from zero.
 template <class T, int V>
 static __device__ __forceinline__ void affine(const T* x, const float* mean, const float* scale, const float* shift,
                                               T* y, const Rows& d) {
-    const Place p = place<V>(d);
+    const Place p = place<V>(d, blockIdx.z);
     if (!p.mine) return;
     const Pack<V> m = constants<V>(mean, p.channel, 0.0f), a = constants<V>(scale, p.channel, 1.0f),
                   b = constants<V>(shift, p.channel, 0.0f);
@@ -173,7 +81,7 @@ static __device__ __forceinline__ void affine(const T* x, const float* mean, con
 // dx (+)= p * dy + q * x + r; without x, p * dy.
 template <class T, int V>
 static __device__ __forceinline__ void linear(const T* dy, const T* x, const float* pqr, T* dx, const Rows& d) {
-    const Place p = place<V>(d);
+    const Place p = place<V>(d, blockIdx.z);
     if (!p.mine) return;
     const Pack<V> a = constants<V>(pqr, p.channel, 0.0f);
     if (x == nullptr) {
@@ -198,7 +106,7 @@ static __device__ __forceinline__ void linear(const T* dy, const T* x, const flo
 // dx (+)= even * dy of the image.
 template <class T, int V>
 static __device__ __forceinline__ void spread(const T* dy, T* dx, const Rows& d) {
-    const Place p = place<V>(d);
+    const Place p = place<V>(d, blockIdx.z);
     if (!p.mine) return;
     Pack<V> g = load<V>(dy + (long long)blockIdx.z * d.c + p.channel);
 #pragma unroll

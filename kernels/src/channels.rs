@@ -19,10 +19,10 @@ const DEPTH: usize = 16;
 /// Most blocks over the rows: what merges partial sums reads as many.
 const MAX_PIECES: usize = 1024;
 
-/// `Rows` of `channels.cu`.
+/// `Rows` of `columns.cuh`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-struct Dims {
+pub(crate) struct RowDims {
     rows: i32,
     c: i32,
     piece: i32,
@@ -32,22 +32,23 @@ struct Dims {
 }
 
 // SAFETY: plain 32-bit numbers in the order of the kernel's struct.
-unsafe impl DeviceRepr for Dims {}
+unsafe impl DeviceRepr for RowDims {}
 
 /// A kernel over `[images, rows, c]`, cut into blocks.
 #[derive(Debug)]
-struct Columns {
+pub(crate) struct Columns {
     kernel: Kernel,
     dtype: DType,
-    dims: Dims,
+    dims: RowDims,
     grid: [u32; 3],
     threads: u32,
 }
 
 impl Columns {
     /// `whole`: the rows of an image stay in one block.
-    fn new(
+    pub(crate) fn new(
         device: &Device,
+        file: &Image,
         op: &'static str,
         dtype: DType,
         [images, rows, c]: [usize; 3],
@@ -73,9 +74,9 @@ impl Columns {
             return wrong("channels", c, "fewer");
         }
         Ok(Columns {
-            kernel: device.kernel(&IMAGE, format!("{op}_{dtype}{suffix}"), 0)?,
+            kernel: device.kernel(file, format!("{op}_{dtype}{suffix}"), 0)?,
             dtype,
-            dims: Dims {
+            dims: RowDims {
                 rows: rows as i32,
                 c: c as i32,
                 piece: piece as i32,
@@ -101,16 +102,29 @@ impl Columns {
         self.grid[2] as usize
     }
 
-    fn partials(&self) -> usize {
+    pub(crate) fn partials(&self) -> usize {
         self.grid[0] as usize
     }
 
+    /// Launches with the dimensions that `dims` makes.
+    ///
     /// # Safety
     /// As [`Kernel::launch`].
-    unsafe fn launch(&self, stream: &CudaStream, args: &[Arg<'_>], write: Write) -> Result<()> {
-        let dims = Dims { add: write.adds(), ..self.dims };
+    pub(crate) unsafe fn launch<D: DeviceRepr>(
+        &self,
+        stream: &CudaStream,
+        args: &[Arg<'_>],
+        dims: impl FnOnce(RowDims) -> D,
+    ) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.kernel.launch(stream, self.grid, self.threads, args, &dims) }
+        unsafe { self.kernel.launch(stream, self.grid, self.threads, args, &dims(self.dims)) }
+    }
+}
+
+impl Write {
+    /// The dimensions with this flag.
+    fn with(self, dims: RowDims) -> RowDims {
+        RowDims { add: self.adds(), ..dims }
     }
 }
 
@@ -124,7 +138,7 @@ impl Moments {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<Moments> {
-        Ok(Moments(Columns::new(device, "batch_norm_moments", dtype, [1, rows, c], false)?))
+        Ok(Moments(Columns::new(device, &IMAGE, "batch_norm_moments", dtype, [1, rows, c], false)?))
     }
 
     /// Blocks whose moments are kept apart.
@@ -150,7 +164,7 @@ impl Moments {
             Arg::Out("counts", counts, DType::F32, p),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, Write::Store) }
+        unsafe { o.launch(stream, &args, |dims| dims) }
     }
 }
 
@@ -164,7 +178,7 @@ impl Products {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<Products> {
-        Ok(Products(Columns::new(device, "batch_norm_sums", dtype, [1, rows, c], false)?))
+        Ok(Products(Columns::new(device, &IMAGE, "batch_norm_sums", dtype, [1, rows, c], false)?))
     }
 
     /// Blocks whose sums are kept apart.
@@ -192,7 +206,7 @@ impl Products {
             Arg::Out("sums", sums, DType::F32, self.partials() * o.c() * 2),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, Write::Store) }
+        unsafe { o.launch(stream, &args, |dims| dims) }
     }
 }
 
@@ -217,7 +231,7 @@ impl Affine {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<Affine> {
-        Ok(Affine(Columns::new(device, "channel_affine", dtype, [1, rows, c], false)?))
+        Ok(Affine(Columns::new(device, &IMAGE, "channel_affine", dtype, [1, rows, c], false)?))
     }
 
     /// Launches.
@@ -241,7 +255,7 @@ impl Affine {
             Arg::Out("y", y, o.dtype, o.len()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, write) }
+        unsafe { o.launch(stream, &args, |dims| write.with(dims)) }
     }
 }
 
@@ -255,7 +269,7 @@ impl Linear {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<Linear> {
-        Ok(Linear(Columns::new(device, "channel_linear", dtype, [1, rows, c], false)?))
+        Ok(Linear(Columns::new(device, &IMAGE, "channel_linear", dtype, [1, rows, c], false)?))
     }
 
     /// Launches with `pqr [3, c]` of f32; without `x` (statistics that were given) `dx (+)= p * dy`.
@@ -279,7 +293,7 @@ impl Linear {
             Arg::Out("dx", dx, o.dtype, o.len()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, write) }
+        unsafe { o.launch(stream, &args, |dims| write.with(dims)) }
     }
 }
 
@@ -294,7 +308,7 @@ impl BiasGradient {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<BiasGradient> {
-        Ok(BiasGradient(Columns::new(device, "bias_bwd", dtype, [1, rows, c], false)?))
+        Ok(BiasGradient(Columns::new(device, &IMAGE, "bias_bwd", dtype, [1, rows, c], false)?))
     }
 
     /// Blocks whose sums are kept apart.
@@ -313,7 +327,7 @@ impl BiasGradient {
             Arg::Out("sums", sums, DType::F32, self.partials() * o.c()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, Write::Store) }
+        unsafe { o.launch(stream, &args, |dims| dims) }
     }
 }
 
@@ -336,7 +350,7 @@ impl GlobalAvgPool {
         plane: usize,
         c: usize,
     ) -> Result<GlobalAvgPool> {
-        let columns = |op, whole| Columns::new(device, op, dtype, [images, plane, c], whole);
+        let columns = |op, whole| Columns::new(device, &IMAGE, op, dtype, [images, plane, c], whole);
         Ok(GlobalAvgPool {
             forward: columns("global_avg_pool_fwd", true)?,
             backward: columns("global_avg_pool_bwd", false)?,
@@ -351,7 +365,7 @@ impl GlobalAvgPool {
         let o = &self.forward;
         let args = [Arg::In("x", x, o.dtype, o.len()), Arg::Out("y", y, o.dtype, o.images() * o.c())];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, Write::Store) }
+        unsafe { o.launch(stream, &args, |dims| dims) }
     }
 
     /// Launches `dx (+)= dy / plane`.
@@ -362,6 +376,6 @@ impl GlobalAvgPool {
         let o = &self.backward;
         let args = [Arg::In("dy", dy, o.dtype, o.images() * o.c()), Arg::Out("dx", dx, o.dtype, o.len())];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { o.launch(stream, &args, write) }
+        unsafe { o.launch(stream, &args, |dims| write.with(dims)) }
     }
 }

@@ -247,7 +247,7 @@ fn name(pass: &str, s: &Shape, dtype: DType, act: Act) -> Result<String> {
     let name = format!("depthwise_conv2d_{pass}_k{}s{}_{dtype}_{}", s.k, s.stride, act.variant().0);
     match dtype {
         DType::F32 | DType::Bf16 => Ok(name),
-        DType::I32 => {
+        DType::I32 | DType::U8 | DType::F64 => {
             Err(KernelError::Type { kernel: name, argument: "x", expected: DType::F32, found: dtype })
         }
     }

@@ -25,6 +25,10 @@ pub enum DType {
     Bf16,
     /// 32-bit integer.
     I32,
+    /// Byte without a sign, such as a pixel.
+    U8,
+    /// 64-bit float.
+    F64,
 }
 
 impl DType {
@@ -33,6 +37,8 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 => 2,
+            DType::U8 => 1,
+            DType::F64 => 8,
         }
     }
 
@@ -42,6 +48,8 @@ impl DType {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::I32 => "i32",
+            DType::U8 => "u8",
+            DType::F64 => "f64",
         }
     }
 }
@@ -111,6 +119,14 @@ impl Element for f32 {
 
 impl Element for half::bf16 {
     const DTYPE: DType = DType::Bf16;
+}
+
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+}
+
+impl Element for f64 {
+    const DTYPE: DType = DType::F64;
 }
 
 impl Element for i32 {

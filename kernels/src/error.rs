@@ -56,6 +56,18 @@ pub enum KernelError {
         /// Where it begins.
         address: u64,
     },
+    /// A number that is out of range.
+    #[error("{op}: {what} is {value}, expected {expected}")]
+    Setting {
+        /// The operation.
+        op: &'static str,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// What is possible.
+        expected: &'static str,
+    },
     /// A shape that no kernel serves.
     #[error("{op}: {what} is {value}, expected {expected}")]
     Shape {

@@ -46,7 +46,7 @@ fn prepare(pass: &str, m: usize, c: usize, dtype: DType, act: Act) -> Result<(St
     let whole = c.is_multiple_of(16 / dtype.size());
     let (vector, suffix) = if whole { (16 / dtype.size(), "") } else { (1, "_scalar") };
     let name = format!("finish_{pass}_{dtype}_{variant}{suffix}");
-    if dtype == DType::I32 {
+    if !matches!(dtype, DType::F32 | DType::Bf16) {
         return Err(KernelError::Type { kernel: name, argument: "h", expected: DType::F32, found: dtype });
     }
     let across = (c / vector).min(THREADS);

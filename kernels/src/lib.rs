@@ -11,25 +11,38 @@
 //! - [`pointwise`]: 1x1 convolutions with batch norm, activation and gate on load and statistics at the end.
 //! - [`pointwise_gradient`]: their gradients, with batch norm's and activations' backward on load.
 //! - [`batch_norm`]: partial moments to scale and shift, partial sums to gradients.
+//! - [`conv2d`]: dense convolutions in groups, with both gradients.
+//! - [`windows`]: depthwise convolutions of any window and dilation, average and maximum pools.
+//! - [`loss`]: softmax cross-entropy. [`dropout`]: dropout.
+//! - [`boxes`]: channels joined, picked, shuffled; windows of parameters.
+//! - [`augment`]: from 8-bit images to the input of a network.
 //! - [`channels`]: batch norm that stands alone, biases, means of planes.
 //! - [`elementwise`]: activations, sums, scaled sums, fills, casts, whether all is finite.
 //! - [`finish`]: the end of a block, and the sums with which its backward pass begins.
 //! - [`squeeze_excite`]: means of planes, gates, and their backward pass from the project pass's sums.
-//! - [`optimizer`]: SGD over the touched ranges in one launch.
+//! - [`optimizer`]: SGD over the touched ranges in one launch. [`clip`]: their norm, scaled or clamped.
 //! - [`manifest`]: what the committed PTX was made from.
 
+pub mod augment;
 pub mod batch_norm;
+pub mod boxes;
 pub mod channels;
+pub mod clip;
+pub mod conv2d;
 pub mod depthwise;
 pub mod device;
+mod divide;
+pub mod dropout;
 pub mod elementwise;
 mod error;
 pub mod finish;
+pub mod loss;
 pub mod manifest;
 pub mod optimizer;
 pub mod pointwise;
 pub mod pointwise_gradient;
 pub mod squeeze_excite;
+pub mod windows;
 
 pub use device::{Act, DType, Device, Element, Input, Output, Write};
 pub use error::{KernelError, Result};

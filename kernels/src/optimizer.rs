@@ -102,6 +102,11 @@ impl Table {
         &self.words
     }
 
+    /// Elements of the buffers that it was made for.
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffers
+    }
+
     /// Pieces, and so blocks of a launch.
     pub fn pieces(&self) -> usize {
         self.words.len() / WORDS

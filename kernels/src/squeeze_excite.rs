@@ -85,7 +85,7 @@ impl Squeeze {
         let whole = c.is_multiple_of(16 / dtype.size());
         let (vector, suffix) = if whole { (16 / dtype.size(), "") } else { (1, "_scalar") };
         let name = format!("squeeze_{dtype}_{variant}{suffix}");
-        if dtype == DType::I32 {
+        if !matches!(dtype, DType::F32 | DType::Bf16) {
             return Err(KernelError::Type {
                 kernel: name,
                 argument: "h",

@@ -19,11 +19,22 @@ use monopath_vgpu::counters::Class;
 
 use crate::depthwise::Data;
 use crate::harness::{Counted, Gpu, Kernels, Number, dtype, noise, run_case};
-use crate::{channels, elementwise};
+use crate::{augment, boxes, channels, clip, conv2d, dropout, elementwise, loss, windows};
 
 /// Cases that stand beside their tests.
 fn counted() -> impl Iterator<Item = &'static Counted> {
-    channels::COUNTED.iter().chain(&elementwise::COUNTED)
+    let lists: [&[Counted]; 9] = [
+        &augment::COUNTED,
+        &boxes::COUNTED,
+        &channels::COUNTED,
+        &clip::COUNTED,
+        &conv2d::COUNTED,
+        &dropout::COUNTED,
+        &elementwise::COUNTED,
+        &loss::COUNTED,
+        &windows::COUNTED,
+    ];
+    lists.into_iter().flatten()
 }
 
 /// Two images of 28 x 28, one group of channels: the same per output as any number of groups.

@@ -7,13 +7,23 @@ use kernels::{Input, Output};
 use crate::harness::{Gpu, close, noise};
 
 /// Whole parameters, windows with rows that fill vectors and rows that do not, a stretch longer than a piece.
-const RANGES: [Range; 5] = [
+pub const RANGES: [Range; 5] = [
     Range { offset: 0, rows: 1, row_len: 1500, stride: 1500, decay: 1e-2 },
     Range { offset: 1600, rows: 5, row_len: 24, stride: 40, decay: 0.0 },
     Range { offset: 1901, rows: 3, row_len: 7, stride: 11, decay: 1e-2 },
     Range { offset: 1950, rows: 9, row_len: 1, stride: 4, decay: 1e-2 },
     Range { offset: 1940, rows: 1, row_len: 3, stride: 3, decay: 0.0 },
 ];
+
+/// Which of `n` elements lie in [`RANGES`].
+pub fn touched(n: usize) -> Vec<bool> {
+    let mut touched = vec![false; n];
+    for r in RANGES {
+        (0..r.rows * r.row_len)
+            .for_each(|e| touched[r.offset + e / r.row_len * r.stride + e % r.row_len] = true);
+    }
+    touched
+}
 
 fn steps(g: &Gpu, nesterov: bool, copied: bool) {
     let (n, lr, momentum) = (2000usize, 0.1f32, 0.9f32);
@@ -42,7 +52,7 @@ fn steps(g: &Gpu, nesterov: bool, copied: bool) {
     [0, 0, 1].into_iter().for_each(&mut launch);
     let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
     let (mut want, mut want_m, mut want_g) = (wide(&values), wide(&momenta), wide(&grads));
-    let mut touched = vec![false; n];
+    let touched = touched(n);
     for r in RANGES {
         for i in (0..r.rows * r.row_len).map(|e| r.offset + e / r.row_len * r.stride + e % r.row_len) {
             for grad in [want_g[i], 0.0] {
@@ -52,7 +62,6 @@ fn steps(g: &Gpu, nesterov: bool, copied: bool) {
                 want[i] -= f64::from(lr) * step;
             }
             want_g[i] = 0.0;
-            touched[i] = true;
         }
     }
     let (got, got_m, got_g) = (g.download(&v), g.download(&m), g.download(&d));
