@@ -10,8 +10,8 @@
 
 struct DataGradient {
     int m, k, n, plane;
-    // Tiles of 128 rows that a block makes.
-    int tiles;
+    // Tiles of 128 rows that a block makes, and in each of them tiles of 64 columns.
+    int tiles, columns;
     int above, five, accumulate;
     // Bounds of the activation above, and of that whose slope enters the sums.
     float lo_above, hi_above, lo, hi;
@@ -69,9 +69,9 @@ static __device__ __forceinline__ void add_more(const Arguments<T>& a, const Dat
 // Stores a warp's 32 rows of a tile and takes their sums. All rows are in shared memory already.
 template <class T, int SUMS, bool VECTORS>
 static __device__ __forceinline__ void leave(const Arguments<T>& a, const DataGradient& d, unsigned char* tile,
-                                             float* parts, int index) {
+                                             float* parts, int index, int n0) {
     constexpr int E = 16 / sizeof(T), SLOTS = BN / E;
-    const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, n0 = blockIdx.y * BN;
+    const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
     const int row0 = index * BM + warp * 32, rows = min(max(d.m - row0, 0), 32);
     T* to = a.y + (long long)row0 * d.n + n0;
 #pragma unroll 4
@@ -91,52 +91,65 @@ static __device__ __forceinline__ void leave(const Arguments<T>& a, const DataGr
     constexpr int ACT = SUMS == NO_SUMS ? CLAMP : SUMS;
     // The lane's two columns: neighbours for halves, 32 apart for floats.
     int col[2];
+    bool exists[2];
     float s[2], b[2], m[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         col[i] = n0 + (sizeof(T) == 2 ? 2 * lane + i : lane + 32 * i);
-        const bool exists = col[i] < d.n;
-        s[i] = exists ? __ldg(a.scale2 + col[i]) : 0.0f;
-        b[i] = exists ? __ldg(a.shift2 + col[i]) : 0.0f;
-        m[i] = exists ? __ldg(a.mean2 + col[i]) : 0.0f;
+        exists[i] = col[i] < d.n;
+        s[i] = exists[i] ? __ldg(a.scale2 + col[i]) : 0.0f;
+        b[i] = exists[i] ? __ldg(a.shift2 + col[i]) : 0.0f;
+        m[i] = exists[i] ? __ldg(a.mean2 + col[i]) : 0.0f;
     }
     const int first = index * BM, last = min(first + BM, d.m);
     for (int image = first / d.plane; image * d.plane < last; ++image) {
         float sum[5][2] = {};
         const int from = max(image * d.plane, row0), until = min((image + 1) * d.plane, row0 + rows);
-        const T* h2 = a.h2 + (long long)from * d.n;
+        const T* h2 = a.h2 + (long long)from * d.n + col[0];
+        // The lane's place in a row of the tile; in the next row it is 64 or 16 bytes away, see `place`.
+        u32 at = (from - first) * BN * (u32)sizeof(T) +
+                 (sizeof(T) == 2 ? ((lane >> 2) ^ (from - first & 1) << 2) : ((lane >> 2) ^ (from - first & 1))) * 16 +
+                 (lane & 3) * 4;
+        const u32 base = shared_address(tile);
+        auto rows_of = [&](const bool all_five) {
 #pragma unroll 4
-        for (int row = from; row < until; ++row, h2 += d.n) {
-            float v[2], h[2];
-            if (sizeof(T) == 2) {
-                const u32 two = ((const u32*)place<T>(tile, row - first, lane >> 2))[lane & 3];
-                v[0] = low(two), v[1] = high(two);
-                if (VECTORS) {
-                    const u32 both = col[0] < d.n ? __ldg((const u32*)(h2 + col[0])) : 0;
+            for (int row = from; row < until; ++row, h2 += d.n) {
+                float v[2], h[2];
+                if (sizeof(T) == 2) {
+                    u32 two;
+                    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(two) : "r"(base + at));
+                    v[0] = low(two), v[1] = high(two);
+                    at = (at + BN * 2) ^ 64;
+                } else {
+                    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v[0]) : "r"(base + at));
+                    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v[1]) : "r"(base + at + 128));
+                    at = (at + BN * 4) ^ 16;
+                }
+                if (sizeof(T) == 2 && VECTORS) {
+                    const u32 both = exists[0] ? __ldg((const u32*)h2) : 0;
                     h[0] = low(both), h[1] = high(both);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) h[i] = exists[i] ? load1(h2 + (sizeof(T) == 2 ? i : 32 * i)) : 0.0f;
                 }
-            } else {
 #pragma unroll
-                for (int i = 0; i < 2; ++i)
-                    v[i] = ((const float*)place<T>(tile, row - first, i * 8 + (lane >> 2)))[lane & 3];
-            }
-            if (sizeof(T) == 4 || !VECTORS) {
-#pragma unroll
-                for (int i = 0; i < 2; ++i) h[i] = col[i] < d.n ? load1(h2 + col[i]) : 0.0f;
-            }
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const float u = fmaf(h[i], s[i], b[i]), z = slope_selected<ACT>(u, d.lo, d.hi), x = h[i] - m[i];
-                const float vz = v[i] * z;
-                sum[1][i] += vz;
-                sum[2][i] = fmaf(vz, x, sum[2][i]);
-                if (d.five) {
-                    sum[0][i] = fmaf(v[i], activate<ACT>(u, d.lo, d.hi), sum[0][i]);
-                    sum[3][i] += z;
-                    sum[4][i] = fmaf(z, x, sum[4][i]);
+                for (int i = 0; i < 2; ++i) {
+                    const float u = fmaf(h[i], s[i], b[i]), z = slope_selected<ACT>(u, d.lo, d.hi), x = h[i] - m[i];
+                    const float vz = v[i] * z;
+                    sum[1][i] += vz;
+                    sum[2][i] = fmaf(vz, x, sum[2][i]);
+                    if (all_five) {
+                        sum[0][i] = fmaf(v[i], activate<ACT>(u, d.lo, d.hi), sum[0][i]);
+                        sum[3][i] += z;
+                        sum[4][i] = fmaf(z, x, sum[4][i]);
+                    }
                 }
             }
-        }
+        };
+        if (d.five)
+            rows_of(true);
+        else
+            rows_of(false);
         // Everyone has left the product's, or the previous image's, numbers.
         __syncthreads();
 #pragma unroll
@@ -152,14 +165,14 @@ static __device__ __forceinline__ void leave(const Arguments<T>& a, const DataGr
             for (int w = 0; w < 4; ++w) all += parts[(w * 5 + j) * BN + column];
             return all;
         };
-        const long long at = index + image;
+        const long long sums_at = index + image;
         if (d.five) {
             for (int i = tid; i < 5 * BN; i += THREADS) {
                 const int column = i % BN, j = i / BN;
-                if (n0 + column < d.n) a.sums[(at * 5 + j) * d.n + n0 + column] = total(j, column);
+                if (n0 + column < d.n) a.sums[(sums_at * 5 + j) * d.n + n0 + column] = total(j, column);
             }
         } else if (tid < BN && n0 + tid < d.n) {
-            ((float2*)a.sums)[at * d.n + n0 + tid] = make_float2(total(1, tid), total(2, tid));
+            ((float2*)a.sums)[sums_at * d.n + n0 + tid] = make_float2(total(1, tid), total(2, tid));
         }
     }
 }
@@ -167,18 +180,21 @@ static __device__ __forceinline__ void leave(const Arguments<T>& a, const DataGr
 // Tensor cores: bf16, or f32 by tf32. Four warps of 32 rows each. The order of k is free as long as both factors agree: a
 // lane loads 16 bytes of a row of d and h, which are its share of two multiplications, and forms them in registers. A
 // word of the filter in shared memory is two rows of k of a column (bf16) or one (tf32); the order of n is free too:
-// columns are dealt so that a lane takes four neighbours at once, and ends up with eight neighbours per 32.
+// columns are dealt so that a lane takes four neighbours at once, and ends up with eight neighbours per 32. The gradient
+// is formed for the first tile of columns and kept in shared memory for the others, each lane for itself.
 template <class T, int SUMS, bool VECTORS>
 static __device__ __forceinline__ void gradient_mma(const Arguments<T>& a, const DataGradient& d) {
     constexpr int E = 16 / sizeof(T), CHUNK = 4 * E;
     extern __shared__ __align__(16) unsigned char memory[];
     u32* weights = (u32*)memory;                              // [2][16][72]
     unsigned char* tile = memory + 2 * 16 * PITCH * 4;        // [128][64]
-    float* constants = (float*)(tile + BM * BN * sizeof(T));  // [5 or 3][k rounded up], if the gradient is formed
+    float* constants = (float*)(tile + BM * BN * sizeof(T));  // [5][k rounded up]
     const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, g = lane >> 2, t = lane & 3;
-    const int n0 = blockIdx.y * BN, chunks = (d.k + CHUNK - 1) / CHUNK, padded = chunks * CHUNK;
-    const bool wide = n0 + BN / 2 < d.n;  // else the second half of the columns does not exist
+    const int chunks = (d.k + CHUNK - 1) / CHUNK, padded = chunks * CHUNK;
     const bool formed = a.h != nullptr;
+    // The lane's factors of the first tile of columns, kept for the others: [warp][chunk][4][lane], 16 bytes each.
+    const u32 kept = shared_address(constants + 5 * padded) + (warp * chunks * 4 * 32 + lane) * 16;
+    int n0 = 0;
 
     if (formed) {
         const Formed f = {a.pqr, a.scale, a.shift, d.k};
@@ -220,111 +236,127 @@ static __device__ __forceinline__ void gradient_mma(const Arguments<T>& a, const
     for (int index = first; index < first + d.tiles && index * BM < d.m; ++index) {
         const int row0 = index * BM + warp * 32, rows = min(max(d.m - row0, 0), 32);
         uint4 raw[4], raw_h[4];
-        auto load = [&](int chunk) {
-            const int k = chunk * CHUNK + t * E;
+        for (int turn = 0; turn < d.columns; ++turn) {
+            n0 = (blockIdx.y * d.columns + turn) * BN;
+            if (n0 >= d.n) break;
+            const bool wide = n0 + BN / 2 < d.n;  // else the second half of the columns does not exist
+            auto load = [&](int chunk) {
+                const int k = chunk * CHUNK + t * E;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                raw[i] = raw_h[i] = make_uint4(0, 0, 0, 0);
-                if (i * 8 + g < rows) {
-                    const long long at = (long long)(row0 + i * 8 + g) * d.k;
-                    raw[i] = load_row<VECTORS>(a.d + at, k, d.k);
-                    if (formed) raw_h[i] = load_row<VECTORS>(a.h + at, k, d.k);
+                for (int i = 0; i < 4; ++i) {
+                    raw[i] = raw_h[i] = make_uint4(0, 0, 0, 0);
+                    if (i * 8 + g < rows) {
+                        const long long at = (long long)(row0 + i * 8 + g) * d.k;
+                        raw[i] = load_row<VECTORS>(a.d + at, k, d.k);
+                        if (formed) raw_h[i] = load_row<VECTORS>(a.h + at, k, d.k);
+                    }
                 }
-            }
-        };
-        float acc[2][8][4];
+            };
+            float acc[2][8][4];
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
+            for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < 8; ++j)
+                for (int j = 0; j < 8; ++j)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) acc[i][j][e] = 0.0f;
-        // Everyone has left the previous tile's filter and sums.
-        __syncthreads();
-        fetch(0);
-        load(0);
-        arrive(0);
-#pragma unroll 1
-        for (int chunk = 0; chunk < chunks; ++chunk) {
-            // This piece has arrived, and all have left the one before.
+                    for (int e = 0; e < 4; ++e) acc[i][j][e] = 0.0f;
+            // Everyone has left the previous tile's filter and sums.
             __syncthreads();
-            const u32 from = shared_address(weights + ((chunk & 1) * 16 + t) * PITCH + 4 * g);
-            const u32 k = shared_address(constants) + (chunk * CHUNK + t * E) * 4;
+            fetch(0);
+            if (turn == 0) load(0);
+            arrive(0);
+#pragma unroll 1
+            for (int chunk = 0; chunk < chunks; ++chunk) {
+                // This piece has arrived, and all have left the one before.
+                __syncthreads();
+                const u32 from = shared_address(weights + ((chunk & 1) * 16 + t) * PITCH + 4 * g);
+                const u32 k = shared_address(constants) + (chunk * CHUNK + t * E) * 4;
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                u32 f[2][4];
+                for (int i = 0; i < 2; ++i) {
+                    u32 f[2][4];
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float v[E];
-                    Vec<T>::unpack(raw[2 * i + half], v);
-                    if (formed) {
-                        float h[E];
-                        Vec<T>::unpack(raw_h[2 * i + half], h);
+                    for (int half = 0; half < 2; ++half) {
+                        const u32 place = kept + ((chunk * 4 + 2 * i + half) * 32) * 16;
+                        if (turn > 0) {
+                            float w[4];
+                            load_shared(place, w);
 #pragma unroll
-                        for (int e = 0; e < E; e += 4) {
-                            float p[4], q[4], r[4];
-                            if (d.above) {
-                                load_shared(k + (3 * padded + e) * 4, p);
-                                load_shared(k + (4 * padded + e) * 4, q);
+                            for (int e = 0; e < 4; ++e) f[half][e] = __float_as_uint(w[e]);
+                            continue;
+                        }
+                        float v[E];
+                        Vec<T>::unpack(raw[2 * i + half], v);
+                        if (formed) {
+                            float h[E];
+                            Vec<T>::unpack(raw_h[2 * i + half], h);
 #pragma unroll
-                                for (int c = 0; c < 4; ++c)
-                                    v[e + c] *= slope_above(d.above, fmaf(h[e + c], p[c], q[c]), d.lo_above, d.hi_above);
+                            for (int e = 0; e < E; e += 4) {
+                                float p[4], q[4], r[4];
+                                if (d.above) {
+                                    load_shared(k + (3 * padded + e) * 4, p);
+                                    load_shared(k + (4 * padded + e) * 4, q);
+#pragma unroll
+                                    for (int c = 0; c < 4; ++c)
+                                        v[e + c] *= slope_above(d.above, fmaf(h[e + c], p[c], q[c]), d.lo_above, d.hi_above);
+                                }
+                                load_shared(k + e * 4, p);
+                                load_shared(k + (padded + e) * 4, q);
+                                load_shared(k + (2 * padded + e) * 4, r);
+#pragma unroll
+                                for (int c = 0; c < 4; ++c) v[e + c] = fmaf(v[e + c], p[c], fmaf(h[e + c], q[c], r[c]));
                             }
-                            load_shared(k + e * 4, p);
-                            load_shared(k + (padded + e) * 4, q);
-                            load_shared(k + (2 * padded + e) * 4, r);
-#pragma unroll
-                            for (int c = 0; c < 4; ++c) v[e + c] = fmaf(v[e + c], p[c], fmaf(h[e + c], q[c], r[c]));
+                        }
+                        to_fragment(v, f[half]);
+                        if (d.columns > 1)
+                            store_shared(place, __uint_as_float(f[half][0]), __uint_as_float(f[half][1]),
+                                         __uint_as_float(f[half][2]), __uint_as_float(f[half][3]));
+                    }
+                    // The next piece comes where this one's registers have become free.
+                    if (chunk + 1 < chunks) {
+                        if (i == 0) {
+                            fetch(chunk + 1);
+                        } else {
+                            arrive(chunk + 1);
+                            if (turn == 0) load(chunk + 1);
                         }
                     }
-                    to_fragment(v, f[half]);
+#pragma unroll
+                    for (int pair = 0; pair < 2; ++pair) {
+                        const u32 factor[4] = {f[0][2 * pair], f[1][2 * pair], f[0][2 * pair + 1], f[1][2 * pair + 1]};
+#pragma unroll
+                        for (int group = 0; group < 2; ++group) {
+                            if (group == 1 && !wide) break;
+                            float b0[4], b1[4];
+                            load_shared(from + (2 * pair * 4 * PITCH + group * 32) * 4, b0);
+                            load_shared(from + ((2 * pair + 1) * 4 * PITCH + group * 32) * 4, b1);
+#pragma unroll
+                            for (int j = 0; j < 4; ++j)
+                                multiply(acc[i][group * 4 + j], factor, __float_as_uint(b0[j]), __float_as_uint(b1[j]), T());
+                        }
+                    }
                 }
-                // The next piece comes where this one's registers have become free.
-                if (chunk + 1 < chunks) {
-                    if (i == 0) {
-                        fetch(chunk + 1);
+            }
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int group = 0; group < 2; ++group) {
+                    const int row = warp * 32 + i * 8 + g, e = (i & 1) * 2;
+                    const float(*c)[4] = &acc[i >> 1][group * 4];
+                    float v[8];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) v[j] = c[j][e], v[4 + j] = c[j][e + 1];
+                    if (SUMS == NO_SUMS) add_more<T, VECTORS>(a, d, index * BM + row, n0 + group * 32 + 8 * t, v);
+                    if (sizeof(T) == 2) {
+                        *place<T>(tile, row, group * 4 + t) =
+                            make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
                     } else {
-                        arrive(chunk + 1);
-                        load(chunk + 1);
+                        *(float4*)place<T>(tile, row, group * 8 + 2 * t) = make_float4(v[0], v[1], v[2], v[3]);
+                        *(float4*)place<T>(tile, row, group * 8 + 2 * t + 1) = make_float4(v[4], v[5], v[6], v[7]);
                     }
                 }
-#pragma unroll
-                for (int pair = 0; pair < 2; ++pair) {
-                    const u32 factor[4] = {f[0][2 * pair], f[1][2 * pair], f[0][2 * pair + 1], f[1][2 * pair + 1]};
-#pragma unroll
-                    for (int group = 0; group < 2; ++group) {
-                        if (group == 1 && !wide) break;
-                        float b0[4], b1[4];
-                        load_shared(from + (2 * pair * 4 * PITCH + group * 32) * 4, b0);
-                        load_shared(from + ((2 * pair + 1) * 4 * PITCH + group * 32) * 4, b1);
-#pragma unroll
-                        for (int j = 0; j < 4; ++j)
-                            multiply(acc[i][group * 4 + j], factor, __float_as_uint(b0[j]), __float_as_uint(b1[j]), T());
-                    }
-                }
-            }
+            __syncwarp();
+            leave<T, SUMS, VECTORS>(a, d, tile, (float*)memory, index, n0);
         }
-        __syncwarp();
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int group = 0; group < 2; ++group) {
-                const int row = warp * 32 + i * 8 + g, e = (i & 1) * 2;
-                const float(*c)[4] = &acc[i >> 1][group * 4];
-                float v[8];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) v[j] = c[j][e], v[4 + j] = c[j][e + 1];
-                if (SUMS == NO_SUMS) add_more<T, VECTORS>(a, d, index * BM + row, n0 + group * 32 + 8 * t, v);
-                if (sizeof(T) == 2) {
-                    *place<T>(tile, row, group * 4 + t) =
-                        make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
-                } else {
-                    *(float4*)place<T>(tile, row, group * 8 + 2 * t) = make_float4(v[0], v[1], v[2], v[3]);
-                    *(float4*)place<T>(tile, row, group * 8 + 2 * t + 1) = make_float4(v[4], v[5], v[6], v[7]);
-                }
-            }
-        __syncwarp();
-        leave<T, SUMS, VECTORS>(a, d, tile, (float*)memory, index);
     }
 }
 
@@ -414,7 +446,7 @@ static __device__ __forceinline__ void gradient_fma(const Arguments<float>& a, c
             }
         }
         __syncthreads();
-        leave<float, SUMS, VECTORS>(a, d, tile, (float*)memory, index);
+        leave<float, SUMS, VECTORS>(a, d, tile, (float*)memory, index, n0);
     }
 }
 
@@ -430,7 +462,7 @@ static __device__ __forceinline__ void gradient_fma(const Arguments<float>& a, c
 #define EACH_TYPE(SUFFIX, SUMS)                                               \
     KERNEL(f32##SUFFIX, 3, float, gradient_fma<SUMS, true>)                      \
     KERNEL(f32##SUFFIX##_scalar, 2, float, gradient_fma<SUMS, false>)            \
-    KERNEL(tf32##SUFFIX, 3, float, gradient_mma<float, SUMS, true>)              \
+    KERNEL(tf32##SUFFIX, 2, float, gradient_mma<float, SUMS, true>)              \
     KERNEL(tf32##SUFFIX##_scalar, 2, float, gradient_mma<float, SUMS, false>)    \
     KERNEL(bf16##SUFFIX, 3, bf16, gradient_mma<bf16, SUMS, true>)                \
     KERNEL(bf16##SUFFIX##_scalar, 2, bf16, gradient_mma<bf16, SUMS, false>)

@@ -20,6 +20,12 @@ const ENOUGH_BLOCKS: usize = 512;
 /// Most tiles of a block, one after another.
 const TILES: usize = 8;
 
+/// Blocks below which a block makes one tile of columns only.
+const FEW_BLOCKS: usize = 128;
+
+/// Most pieces of 64 bytes of the gradient's rows that are kept in shared memory for further columns.
+const KEPT_PIECES: usize = 3;
+
 /// Most channels that are summed over: their constants lie in shared memory.
 const MAX_SUMMED: usize = 2048;
 
@@ -59,6 +65,7 @@ struct InputDims {
     n: i32,
     plane: i32,
     tiles: i32,
+    columns: i32,
     above: i32,
     five: i32,
     accumulate: i32,
@@ -77,6 +84,8 @@ struct Product {
     shape: Shape,
     arithmetic: Arithmetic,
     dims: InputDims,
+    /// Whether there is room for the formed gradient.
+    keeps: bool,
     kernel: Kernel,
 }
 
@@ -99,19 +108,23 @@ impl Product {
             name.push_str("_scalar");
         }
         let tile = TILE[0] * TILE[1] * size;
+        // The formed gradient is kept for further tiles of columns, where it is narrow.
+        let pieces = shape.n.div_ceil(4 * vector);
+        let keeps = arithmetic != Arithmetic::F32 && pieces <= KEPT_PIECES && shape.k > TILE[1];
+        let kept = if keeps { pieces * TILE[0] * 64 } else { 0 };
         let shared = match arithmetic {
             // Both factors of 16 k, padded, and the tile.
             Arithmetic::F32 => 16 * (TILE[0] + 4 + TILE[1] + 4) * 4 + tile,
             // Two pieces of the filter, the tile, five constants per channel.
-            _ => 2 * 16 * (TILE[1] + 8) * 4 + tile + 5 * shape.n.next_multiple_of(4 * vector) * 4,
+            _ => 2 * 16 * (TILE[1] + 8) * 4 + tile + 5 * pieces * 4 * vector * 4 + kept,
         };
-        let blocks = shape.m().div_ceil(TILE[0]) * shape.k.div_ceil(TILE[1]);
         let dims = InputDims {
             m: shape.m() as i32,
             k: shape.n as i32,
             n: shape.k as i32,
             plane: shape.plane as i32,
-            tiles: (blocks / ENOUGH_BLOCKS).clamp(1, TILES) as i32,
+            tiles: 1,
+            columns: 1,
             above: 0,
             five: 0,
             accumulate: 0,
@@ -120,7 +133,23 @@ impl Product {
             lo,
             hi,
         };
-        Ok(Product { shape, arithmetic, dims, kernel: device.kernel(&INPUT, name, shared as u32)? })
+        let kernel = device.kernel(&INPUT, name, shared as u32)?;
+        let mut product = Product { shape, arithmetic, dims, keeps, kernel };
+        let blocks = product.row_tiles() * product.column_tiles();
+        product.columns_per_block(blocks / FEW_BLOCKS);
+        product.tiles_per_block((blocks / product.dims.columns as usize / ENOUGH_BLOCKS).min(TILES));
+        Ok(product)
+    }
+
+    fn column_tiles(&self) -> usize {
+        self.shape.k.div_ceil(TILE[1])
+    }
+
+    /// At most so many tiles of columns in a block, all blocks alike.
+    fn columns_per_block(&mut self, columns: usize) {
+        let all = self.column_tiles();
+        let most = if self.keeps { columns.clamp(1, all) } else { 1 };
+        self.dims.columns = all.div_ceil(all.div_ceil(most)) as i32;
     }
 
     fn row_tiles(&self) -> usize {
@@ -145,7 +174,8 @@ impl Product {
 
     fn launch(&self, stream: &CudaStream, args: &[Arg<'_>], dims: &InputDims) -> Result<()> {
         let blocks = self.row_tiles().div_ceil(self.dims.tiles as usize);
-        let grid = [blocks as u32, self.shape.k.div_ceil(TILE[1]) as u32, 1];
+        let columns = self.column_tiles().div_ceil(self.dims.columns as usize);
+        let grid = [blocks as u32, columns as u32, 1];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
         unsafe { self.kernel.launch(stream, grid, THREADS, args, dims) }
     }
@@ -179,6 +209,12 @@ impl InputGradient {
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, shape: Shape, arithmetic: Arithmetic) -> Result<InputGradient> {
         Ok(InputGradient(Product::new(device, shape, arithmetic, None)?))
+    }
+
+    /// Puts up to so many tiles of 64 columns into one block, if the gradient that arrives is narrow enough to be kept.
+    pub fn columns_per_block(mut self, columns: usize) -> InputGradient {
+        self.0.columns_per_block(columns);
+        self
     }
 
     /// Puts so many tiles of 128 rows into one block.
@@ -274,6 +310,12 @@ impl SummedGradient {
         }
         product.dims.five = i32::from(sums == Sums::PerImage);
         Ok(SummedGradient { product, sums })
+    }
+
+    /// Puts up to so many tiles of 64 columns into one block, if the gradient that arrives is narrow enough to be kept.
+    pub fn columns_per_block(mut self, columns: usize) -> SummedGradient {
+        self.product.columns_per_block(columns);
+        self
     }
 
     /// Puts so many tiles of 128 rows into one block.

@@ -153,7 +153,7 @@ fn gradient<T: Number>(g: &Gpu, arithmetic: Arithmetic, which: Gradient, k: usiz
     match which {
         Gradient::Summed => {
             let op = SummedGradient::new(&g.device, s, arithmetic, Act::HSwish, Sums::PerImage);
-            let op = op.expect("it is there").tiles_per_block(2);
+            let op = op.expect("it is there").tiles_per_block(2).columns_per_block(4);
             let mut sums = g.empty::<f32>(op.partials() * k * 5);
             let sums = Output::new(&mut sums, &g.stream);
             let (affine, mean) = ((below(), below()), below());
@@ -345,16 +345,16 @@ fn table(kernels: &Kernels) -> String {
 const SLOTS: [(&str, f64); 48] = [
     ("squeeze_f32", 6.0),
     ("squeeze_bf16", 6.0),
-    ("pointwise_conv2d_bwd_x_f32_sums_hswish project", 113.0),
+    ("pointwise_conv2d_bwd_x_f32_sums_hswish project", 106.0),
     ("pointwise_conv2d_bwd_x_f32 expand", 95.0),
     ("pointwise_conv2d_bwd_w_f32_hswish project", 118.0),
     ("pointwise_conv2d_bwd_w_f32_clamp expand", 117.0),
-    ("pointwise_conv2d_bwd_x_tf32_sums_hswish project", 54.0),
+    ("pointwise_conv2d_bwd_x_tf32_sums_hswish project", 42.0),
     ("pointwise_conv2d_bwd_x_tf32 expand", 25.0),
     ("pointwise_conv2d_bwd_w_tf32_hswish project", 43.0),
     ("pointwise_conv2d_bwd_w_tf32_clamp expand", 43.0),
-    ("pointwise_conv2d_bwd_x_bf16_sums_hswish project", 51.0),
-    ("pointwise_conv2d_bwd_x_bf16 expand", 22.0),
+    ("pointwise_conv2d_bwd_x_bf16_sums_hswish project", 37.0),
+    ("pointwise_conv2d_bwd_x_bf16 expand", 20.0),
     ("pointwise_conv2d_bwd_w_bf16_hswish project", 29.0),
     ("pointwise_conv2d_bwd_w_bf16_clamp expand", 30.0),
     ("finish_fwd_f32", 9.0),

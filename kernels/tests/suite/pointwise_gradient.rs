@@ -86,7 +86,8 @@ fn input<T: Number>(g: &Gpu, s: Shape, a: Arithmetic, act: Option<Act>, added: A
     let front = Front::<T>::new(s.m(), s.n, act);
     let (w, more, before) =
         (some::<T>(s.n * s.k, 6, 1.0), some(s.m() * s.k, 7, 3.0), some(s.m() * s.k, 8, 3.0));
-    let op = InputGradient::new(&g.device, s, a).expect("a kernel serves it").tiles_per_block(tiles);
+    let op = InputGradient::new(&g.device, s, a).expect("a kernel serves it");
+    let op = op.tiles_per_block(tiles).columns_per_block(tiles);
     let (d, h) = (g.upload(&front.d), g.upload(&front.h));
     let (scale, shift, pqr) = (g.upload(&front.scale), g.upload(&front.shift), g.upload(&front.pqr));
     let (d_w, d_more) = (g.upload(&w), g.upload::<T>(&more));
@@ -122,8 +123,8 @@ fn summed<T: Number>(g: &Gpu, s: Shape, a: Arithmetic, acts: [Option<Act>; 2], s
     let act = acts[0].expect("the one in front");
     let (w, h2) = (some::<T>(s.n * s.k, 6, 1.0), some::<T>(s.m() * s.k, 7, 4.0));
     let (scale2, shift2, mean2) = (noise(s.k, 8), noise(s.k, 9), noise(s.k, 10));
-    let op =
-        SummedGradient::new(&g.device, s, a, act, sums).expect("a kernel serves it").tiles_per_block(tiles);
+    let op = SummedGradient::new(&g.device, s, a, act, sums).expect("a kernel serves it");
+    let op = op.tiles_per_block(tiles).columns_per_block(tiles);
     let (d, h) = (g.upload(&front.d), g.upload(&front.h));
     let (scale, shift, pqr) = (g.upload(&front.scale), g.upload(&front.shift), g.upload(&front.pqr));
     let (d_w, d_h2) = (g.upload(&w), g.upload(&h2));
@@ -260,7 +261,7 @@ fn every<T: Number>(g: &Gpu, a: Arithmetic) {
     let shape = |images, plane, k, n| Shape { images, plane, k, n };
     let added = |more, accumulate| Added { more, accumulate };
     input::<T>(g, shape(2, 100, 40, 96), a, Some(Act::None), added(true, false), 1);
-    input::<T>(g, shape(5, 49, 72, 24), a, Some(Act::Swish), added(false, true), 2);
+    input::<T>(g, shape(3, 49, 136, 24), a, Some(Act::Swish), added(false, true), 3);
     input::<T>(g, shape(1, 130, 13, 7), a, Some(Act::Relu6), added(true, true), 1);
     input::<T>(g, shape(3, 1, 8, 8), a, Some(Act::HSwish), added(false, false), 1);
     input::<T>(g, shape(1, 64, 24, 144), a, None, added(false, false), 1);
@@ -269,7 +270,7 @@ fn every<T: Number>(g: &Gpu, a: Arithmetic) {
 fn every_summed<T: Number>(g: &Gpu, a: Arithmetic) {
     let shape = |images, plane, k, n| Shape { images, plane, k, n };
     summed::<T>(g, shape(2, 100, 96, 40), a, [Some(Act::HSwish), Some(Act::None)], Sums::PerImage, 1);
-    summed::<T>(g, shape(5, 49, 24, 72), a, [Some(Act::Swish), Some(Act::Relu)], Sums::PerImage, 2);
+    summed::<T>(g, shape(5, 49, 72, 24), a, [Some(Act::Swish), Some(Act::Relu)], Sums::PerImage, 2);
     summed::<T>(g, shape(1, 130, 13, 7), a, [Some(Act::Relu6), Some(Act::HSwish)], Sums::PerImage, 1);
     summed::<T>(g, shape(3, 64, 8, 8), a, [Some(Act::Relu), Some(Act::None)], Sums::Pair, 2);
     summed::<T>(g, shape(9, 1, 72, 24), a, [Some(Act::None), None], Sums::PerImage, 1);
