@@ -39,6 +39,20 @@ static __device__ __forceinline__ Pack<W> load(const T* p) {
         return unpack<W>(p, load16(p));
 }
 
+// V constants beside each other.
+template <int V>
+static __device__ __forceinline__ void constants(const float* p, float (&v)[V]) {
+    if constexpr (V == 1) {
+        v[0] = load1(p);
+    } else {
+#pragma unroll
+        for (int i = 0; i < V; i += 4) {
+            const Pack<4> four = load<4>(p + i);
+            v[i] = four.v[0], v[i + 1] = four.v[1], v[i + 2] = four.v[2], v[i + 3] = four.v[3];
+        }
+    }
+}
+
 static __device__ __forceinline__ void store1(float* p, float v) { *p = v; }
 static __device__ __forceinline__ void store1(bf16* p, float v) { p->bits = (u16)pack(v, 0.0f); }
 

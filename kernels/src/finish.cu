@@ -5,7 +5,7 @@
 //
 // A thread keeps its channels, V beside each other, and goes down the rows; a block's threads cover `across` vectors of
 // `down` rows, which lie in memory one after another, so that warps read whole sectors whatever c is.
-#include "common.cuh"
+#include "elementwise.cuh"
 
 struct Elementwise {
     int m, c;
@@ -15,39 +15,6 @@ struct Elementwise {
     int rows;
     float lo, hi;
 };
-
-// V elements beside each other: 16 bytes, or one.
-template <class T, int V>
-static __device__ __forceinline__ void take(const T* p, float (&v)[V]) {
-    if constexpr (V == 1)
-        v[0] = load1(p);
-    else
-        Vec<T>::unpack(load16(p), v);
-}
-
-// As many constants.
-template <int V>
-static __device__ __forceinline__ void constants(const float* p, float (&v)[V]) {
-    if constexpr (V == 1) {
-        v[0] = __ldg(p);
-    } else {
-#pragma unroll
-        for (int i = 0; i < V; i += 4) {
-            const uint4 t = load16(p + i);
-            v[i] = __uint_as_float(t.x), v[i + 1] = __uint_as_float(t.y);
-            v[i + 2] = __uint_as_float(t.z), v[i + 3] = __uint_as_float(t.w);
-        }
-    }
-}
-
-static __device__ __forceinline__ void give(float* p, const float (&v)[4]) {
-    *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
-}
-static __device__ __forceinline__ void give(bf16* p, const float (&v)[8]) {
-    *(uint4*)p = make_uint4(pack(v[0], v[1]), pack(v[2], v[3]), pack(v[4], v[5]), pack(v[6], v[7]));
-}
-static __device__ __forceinline__ void give(float* p, const float (&v)[1]) { *p = v[0]; }
-static __device__ __forceinline__ void give(bf16* p, const float (&v)[1]) { p->bits = (u16)pack(v[0], 0.0f); }
 
 template <class T, int ACT, int V>
 static __device__ __forceinline__ void finish(const T* __restrict__ h, const float* __restrict__ scale,
@@ -64,18 +31,16 @@ static __device__ __forceinline__ void finish(const T* __restrict__ h, const flo
     if (x) x += start;
 #pragma unroll 2
     for (int row = r; row < last; row += d.down, h += step, y += step) {
-        float v[V];
-        take(h, v);
+        Pack<V> a = load<V>(h);
 #pragma unroll
-        for (int i = 0; i < V; ++i) v[i] = activate<ACT>(fmaf(v[i], s[i], b[i]), d.lo, d.hi);
+        for (int i = 0; i < V; ++i) a.v[i] = activate<ACT>(fmaf(a.v[i], s[i], b[i]), d.lo, d.hi);
         if (x) {
-            float more[V];
-            take(x, more);
+            const Pack<V> more = load<V>(x);
 #pragma unroll
-            for (int i = 0; i < V; ++i) v[i] += more[i];
+            for (int i = 0; i < V; ++i) a.v[i] += more.v[i];
             x += step;
         }
-        give(y, v);
+        store(y, a);
     }
 }
 
@@ -99,14 +64,12 @@ static __device__ __forceinline__ void sums(const T* __restrict__ dy, const T* _
         dy += start, h += start;
 #pragma unroll 1
         for (int row = r; row < last; row += d.down, dy += step, h += step) {
-            float g[V], v[V];
-            take(dy, g);
-            take(h, v);
+            const Pack<V> g = load<V>(dy), a = load<V>(h);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
-                const float du = g[i] * slope_selected<ACT>(fmaf(v[i], s[i], b[i]), d.lo, d.hi);
+                const float du = g.v[i] * slope_selected<ACT>(fmaf(a.v[i], s[i], b[i]), d.lo, d.hi);
                 sum[i] += du;
-                product[i] = fmaf(du, v[i] - m[i], product[i]);
+                product[i] = fmaf(du, a.v[i] - m[i], product[i]);
             }
         }
     }

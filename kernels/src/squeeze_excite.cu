@@ -6,7 +6,7 @@
 //
 // The small layers read their weights once for eight images, which a block takes together: numbers of eight images lie
 // beside each other.
-#include "common.cuh"
+#include "elementwise.cuh"
 
 struct Squeeze {
     int plane, c;
@@ -27,27 +27,15 @@ static __device__ __forceinline__ void squeeze(const T* __restrict__ h, const fl
     for (int i = 0; i < V; ++i) sum[i] = 0.0f;
     if (c < d.c) {
         float s[V], b[V];
-#pragma unroll
-        for (int i = 0; i < V; i += 4) {
-            if constexpr (V == 1) {
-                s[0] = __ldg(scale + c), b[0] = __ldg(shift + c);
-            } else {
-                const float4 x = __ldg((const float4*)(scale + c + i)), y = __ldg((const float4*)(shift + c + i));
-                s[i] = x.x, s[i + 1] = x.y, s[i + 2] = x.z, s[i + 3] = x.w;
-                b[i] = y.x, b[i + 1] = y.y, b[i + 2] = y.z, b[i + 3] = y.w;
-            }
-        }
+        constants(scale + c, s);
+        constants(shift + c, b);
         const int first = tid / d.across;
         const T* from = h + ((long long)blockIdx.y * d.plane + first) * d.c + c;
 #pragma unroll 2
         for (int row = first; row < d.plane; row += d.down, from += (long long)d.down * d.c) {
-            float v[V];
-            if constexpr (V == 1)
-                v[0] = load1(from);
-            else
-                Vec<T>::unpack(load16(from), v);
+            const Pack<V> a = load<V>(from);
 #pragma unroll
-            for (int i = 0; i < V; ++i) sum[i] += activate<ACT>(fmaf(v[i], s[i], b[i]), d.lo, d.hi);
+            for (int i = 0; i < V; ++i) sum[i] += activate<ACT>(fmaf(a.v[i], s[i], b[i]), d.lo, d.hi);
         }
     }
     // A pitch with which V channels of neighbouring vectors lie in different banks.
