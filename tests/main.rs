@@ -3,6 +3,7 @@
 //! | module | says |
 //! | --- | --- |
 //! | `cli` | every command end to end, and how bad input is answered |
+//! | `cuda` | the same on the virtual GPU, beside the CPU |
 //! | `data_cli` | a packed set gives the bits of its source, and damage is found and named |
 //! | `resume` | kills, failing system calls and full disks change no bit of the result |
 //! | `recipes` | the recipes for ImageNet run for a few steps on small images |
@@ -10,6 +11,7 @@
 //! | `tidy` | house rules that the compiler does not know |
 
 mod cli;
+mod cuda;
 mod data_cli;
 mod recipes;
 mod resume;

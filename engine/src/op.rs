@@ -201,8 +201,16 @@ impl Kept<'_> {
     /// # Panics
     /// If [`Op::keep`] did not name it.
     pub fn y(&self) -> Result<&[f32]> {
+        self.output().f32()
+    }
+
+    /// The output.
+    ///
+    /// # Panics
+    /// If [`Op::keep`] did not name it.
+    pub fn output(&self) -> &Tensor {
         match self.output {
-            Some(tensor) => tensor.f32(),
+            Some(tensor) => tensor,
             None => panic!("{}: keep() does not name the output, which backward reads", self.op),
         }
     }

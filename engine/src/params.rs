@@ -10,7 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
-use crate::cuda::Slot;
+use kernels::Write;
+use kernels::boxes::Box4;
+use kernels::optimizer;
+
+use crate::cuda::{Clipping, Slot};
 use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
@@ -187,19 +191,18 @@ impl ParamStore {
     /// a window is gathered, and its gradient lands in the parent.
     ///
     /// # Errors
-    /// [`Error::Window`] if the window reaches outside; [`Error::OutOfMemory`]; [`Error::NotOnDevice`] for a window on a
-    /// GPU.
+    /// [`Error::Window`] if the window reaches outside; [`Error::OutOfMemory`].
     pub fn read(&self, tape: &mut Tape, id: ParamId, window: Option<Window>) -> Result<Var> {
         let param = &self.table[id.0];
         let Some(window) = window else {
             return Ok(tape.param(self.values.view(param.offset, param.shape)?, id, None));
         };
         self.check(param, &window)?;
-        let mut gathered = Tensor::stale(
-            self.device.cpu("a window of a parameter")?,
-            window.shape(param.shape.rank()),
-            DType::F32,
-        )?;
+        let mut gathered = Tensor::stale(&self.device, window.shape(param.shape.rank()), DType::F32)?;
+        if let Device::Cuda(cuda) = &self.device {
+            cuda.carry(place(param, &window), self.values.input()?, gathered.output()?, Write::Store)?;
+            return Ok(tape.param(gathered, id, Some(window)));
+        }
         let (values, out) = (self.values.f32()?, gathered.f32_mut()?);
         let mut at = 0;
         for run in runs(param, &window) {
@@ -279,14 +282,9 @@ impl ParamStore {
         self.grads.on_host()
     }
 
-    /// Elements of the flat buffers.
-    pub fn len(&self) -> usize {
+    /// Elements of the flat buffers, padding included.
+    pub fn elements(&self) -> usize {
         self.values.shape().len()
-    }
-
-    /// Whether there are no parameters.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
     }
 
     /// Values and gradients of the whole store at once, to be written by an optimiser on the host.
@@ -359,29 +357,31 @@ impl ParamStore {
         self.touched.clear();
     }
 
-    /// The Euclidean norm of the touched gradients; fixed order, f64. Those of a GPU are copied for it.
+    /// The Euclidean norm of the touched gradients; fixed order, f64. On a GPU that waits for all work sent before.
     ///
     /// # Errors
     /// [`Error::Driver`].
-    pub fn grad_norm(&self) -> Result<f64> {
-        let grads = self.grads.on_host()?;
+    pub fn grad_norm(&mut self) -> Result<f64> {
+        if let Device::Cuda(cuda) = &self.device {
+            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Not);
+        }
+        let cpu = self.device.cpu("the norm of gradients")?;
+        let grads = self.grads.f32()?;
         let ranges = self.touched().into_iter().flat_map(|(_, ranges)| ranges);
         let pieces: Vec<&[f32]> = ranges.flat_map(|range| grads[range].chunks(CHUNK)).collect();
         let mut sums = vec![0.0; pieces.len()];
-        match &self.device {
-            Device::Cpu(cpu) => {
-                cpu.pool().parallel_chunks(&mut sums, 1, |i, sum| sum[0] = squares(pieces[i]))
-            }
-            Device::Cuda(_) => sums.iter_mut().zip(&pieces).for_each(|(sum, piece)| *sum = squares(piece)),
-        }
+        cpu.pool().parallel_chunks(&mut sums, 1, |i, sum| sum[0] = squares(pieces[i]));
         Ok(sums.iter().sum::<f64>().sqrt())
     }
 
     /// Scales the touched gradients down so that their norm is at most `max`; returns the norm before.
     ///
     /// # Errors
-    /// [`Error::NotOnDevice`] on a GPU where there is something to clip.
+    /// [`Error::InUse`] if the gradients are shared; [`Error::Driver`].
     pub fn clip_grad_norm(&mut self, max: f32) -> Result<f64> {
+        if let Device::Cuda(cuda) = &self.device {
+            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Norm(max));
+        }
         let norm = self.grad_norm()?;
         if norm > f64::from(max) {
             // As PyTorch: the small constant keeps the quotient finite.
@@ -394,13 +394,21 @@ impl ParamStore {
     /// Clamps the touched gradients to `-max..=max`.
     ///
     /// # Errors
-    /// [`Error::NotOnDevice`] on a GPU where there is something to clip.
+    /// As [`ParamStore::clip_grad_norm`].
     pub fn clip_grad_value(&mut self, max: f32) -> Result<()> {
+        if let Device::Cuda(cuda) = &self.device {
+            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Value(max)).map(drop);
+        }
         self.each_touched_grad(|g| g.clamp(-max, max))
     }
 
+    /// The touched set as a kernel's table wants it.
+    fn touched_rows(&self) -> Vec<optimizer::Range> {
+        let ranges = self.touched().into_iter().flat_map(|(_, ranges)| ranges);
+        ranges.map(|range| row(&range, 0.0)).collect()
+    }
+
     fn each_touched_grad(&mut self, f: impl Fn(f32) -> f32) -> Result<()> {
-        self.device.cpu("clipping of gradients")?;
         let touched = self.touched();
         let grads = self.grads.f32_mut()?;
         for range in touched.into_iter().flat_map(|(_, ranges)| ranges) {
@@ -412,11 +420,15 @@ impl ParamStore {
     pub(crate) fn scatter_add(&mut self, id: ParamId, window: Option<Window>, grad: &Tensor) -> Result<()> {
         let param = &self.table[id.0];
         if let Device::Cuda(cuda) = &self.device {
-            if window.is_some() {
-                return Err(cuda.lacks("a window of a parameter"));
-            }
-            let to = self.grads.view(param.offset, param.shape)?;
-            return cuda.sum(1, grad, &mut Slot::new(to.span()?, false));
+            let Some(window) = window else {
+                return cuda.give(grad, &mut Slot::new(self.grads.part(param.range())?, false));
+            };
+            return cuda.carry(
+                place(param, &window).reversed(),
+                grad.input()?,
+                self.grads.output()?,
+                Write::Add,
+            );
         }
         let (grads, grad) = (self.grads.f32_mut()?, grad.f32()?);
         let mut add = |range: Range<usize>, from: &[f32]| {
@@ -477,7 +489,7 @@ impl ParamStore {
 
 impl fmt::Debug for ParamStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ParamStore({} parameters, {} elements)", self.table.len(), self.len())
+        write!(f, "ParamStore({} parameters, {} elements)", self.table.len(), self.elements())
     }
 }
 
@@ -505,6 +517,23 @@ fn named(error: Error) -> Error {
         Error::InUse { .. } => Error::InUse { what: "the parameter store".into() },
         other => other,
     }
+}
+
+/// A stretch of the flat buffers as a kernel's table wants it.
+pub(crate) fn row(range: &Range<usize>, decay: f32) -> optimizer::Range {
+    optimizer::Range { offset: range.start, rows: 1, row_len: range.len(), stride: range.len(), decay }
+}
+
+/// Where a window lies in the flat buffers, and itself as an array of its own.
+fn place(param: &Param, window: &Window) -> Box4 {
+    let mut dims = [1; 4];
+    dims[..param.shape.rank()].copy_from_slice(param.shape.dims());
+    let shift = 4 - param.shape.rank();
+    let (mut start, mut len) = (window.start, window.len);
+    dims.rotate_right(shift);
+    start.rotate_right(shift);
+    len.rotate_right(shift);
+    Box4::window(param.offset, dims, start, len)
 }
 
 /// The contiguous runs of `window` inside `param`, in the flat buffers, in order.

@@ -25,6 +25,11 @@ impl Rng {
         Self { key: [word(0), word(1)] }
     }
 
+    /// The two words that key the generator, for kernels that draw the same numbers.
+    pub(crate) fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// A stream of its own below this one, for example one per layer.
     pub fn fork(&self, purpose: &str) -> Self {
         Self::new(u64::from(self.key[0]) | u64::from(self.key[1]) << 32, purpose)

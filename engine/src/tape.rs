@@ -389,7 +389,7 @@ fn give(grads: &mut [Option<Tensor>], node: usize, mut grad: Tensor) -> Result<(
     if let Some(first) = grads[node].take() {
         match grad.cuda().cloned() {
             None => grad.f32_mut()?.iter_mut().zip(first.f32()?).for_each(|(sum, value)| *sum += value),
-            Some(cuda) => cuda.sum(1, &first, &mut grad.slot(false)?)?,
+            Some(cuda) => cuda.give(&first, &mut grad.slot(false)?)?,
         }
     }
     grads[node] = Some(grad);

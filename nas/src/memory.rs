@@ -18,7 +18,7 @@ const PROBES: [usize; 2] = [2, 4];
 pub(crate) fn explain(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, error: Error) -> Error {
     let Error::Engine(engine::Error::OutOfMemory { requested, used, cap }) = error else { return error };
     let fits = fits(job, store, batch, cap).unwrap_or(None);
-    let parameters = 2 * store.len() * size_of::<f32>();
+    let parameters = 2 * store.elements() * size_of::<f32>();
     let paths = (job.paths)(0).len().min(job.at_once);
     Error::Memory { stage: job.stage.name(), requested, used, cap, parameters, fits, paths }
 }

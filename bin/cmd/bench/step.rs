@@ -8,7 +8,7 @@ use clap::Args;
 use cpu_time::ProcessTime;
 use engine::cpu::Spent;
 use engine::optim::{Sgd, SgdConfig, WeightDecay};
-use engine::{Rng, Tape, Tensor, ops};
+use engine::{Cuda, Device, Rng, Tape, Tensor, ops};
 use nas::model::{Context, Folds, Model, NormParams, Norms};
 use serde_json::{Value, json};
 
@@ -52,7 +52,10 @@ impl Step {
     /// Measures.
     pub fn run(self) -> Result<()> {
         let c = &self.common;
-        let cpu = c.device.open_cpu("bench step")?;
+        let cpu = match c.device.open()? {
+            Device::Cpu(cpu) => cpu,
+            Device::Cuda(gpu) => return self.count(&gpu),
+        };
         let space = c.preset.space()?;
         let archs = c.archs(&space)?;
         let model = Model::new(&space, NormParams::Affine)?;
@@ -116,6 +119,61 @@ impl Step {
             "arena_bytes_allocated_after_warmup": arena.reserved - reserved,
             "mean_cpu_ms_of_ops_and_passes": ops.means(c.steps),
         });
+        print(&value, c.json);
+        Ok(())
+    }
+
+    /// On a GPU: what a step sends to it; and unless it is an interpreter, whose times mean nothing, how long steps take
+    /// from an idle device to an idle device.
+    fn count(&self, gpu: &Cuda) -> Result<()> {
+        let c = &self.common;
+        let space = c.preset.space()?;
+        let archs = c.archs(&space)?;
+        let model = Model::new(&space, NormParams::Affine)?;
+        let mut store = model.init(gpu, &Rng::new(0, "init"))?;
+        let config = SgdConfig { momentum: 0.9, nesterov: false, decay: 4e-5, decays: WeightDecay::All };
+        let mut sgd = Sgd::new(&store, config)?;
+        let batch = c.batch.unwrap_or(c.preset.batch());
+        let (images, labels) = inputs(gpu, &space, batch)?;
+        let mut tape = Tape::new(gpu);
+        let (mut before, mut reserved, mut started) = (gpu.work(), 0, Instant::now());
+        for i in 0..c.warmup + c.steps {
+            if i == c.warmup {
+                gpu.synchronize()?;
+                (before, reserved, started) = (gpu.work(), gpu.arena().stats().reserved, Instant::now());
+            }
+            let at = if i < c.warmup { i } else { i - c.warmup };
+            let arch = &archs[if self.same_path { 0 } else { at % archs.len() }];
+            let (x, y) = (tape.constant(images.clone()), tape.constant(labels.clone()));
+            let mut moments = Vec::new();
+            let mut cx =
+                Context { tape: &mut tape, store: &store, norms: Norms::Batch(&mut moments), dropout: None };
+            let logits = model.forward(&mut cx, arch, &x)?;
+            let loss = tape.apply(ops::SoftmaxCrossEntropy { smoothing: 0.1 }, &[&logits, &y])?;
+            drop((logits, moments));
+            tape.backward(&loss, 1.0, &mut store)?;
+            sgd.step(&mut store, 0.05)?;
+        }
+        let (after, arena) = (gpu.work(), gpu.arena().stats());
+        gpu.synchronize()?;
+        let seconds = started.elapsed().as_secs_f64();
+        let each = |after: u64, before: u64| (after - before) as f64 / c.steps.max(1) as f64;
+        let mut value = json!({
+            "mode": "train", "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
+            "device": gpu.name(), "model": gpu.model(),
+            "synchronisations_per_step": each(after.synchronisations, before.synchronisations),
+            "launches_per_step": each(after.launches, before.launches),
+            "copies_in_per_step": each(after.copies_in, before.copies_in),
+            "copies_out_per_step": each(after.copies_out, before.copies_out),
+            "fills_per_step": each(after.fills, before.fills),
+            "launches_prepared_after_warmup": after.prepared - before.prepared,
+            "arena_peak_mib": arena.peak as f64 / (1 << 20) as f64,
+            "arena_bytes_allocated_after_warmup": arena.reserved - reserved,
+        });
+        if !gpu.is_virtual() {
+            value["mean_step_ms"] = json!(1e3 * seconds / c.steps.max(1) as f64);
+            value["images_per_s"] = json!((batch * c.steps) as f64 / seconds);
+        }
         print(&value, c.json);
         Ok(())
     }
@@ -210,11 +268,15 @@ impl Ops {
 }
 
 /// Normal images and uniform labels.
-pub(super) fn inputs(cpu: &engine::Cpu, space: &nas::Space, batch: usize) -> Result<(Tensor, Tensor)> {
+pub(super) fn inputs(
+    place: &impl engine::Place,
+    space: &nas::Space,
+    batch: usize,
+) -> Result<(Tensor, Tensor)> {
     let (size, channels) = (space.input().size, space.input().channels);
     let mut draws = Rng::new(0, "bench-images").at(0, 0, 0);
     let pixels: Vec<f32> = (0..batch * size * size * channels).map(|_| draws.normal()).collect();
     let labels: Vec<i32> = (0..batch).map(|_| draws.below(space.classes() as u32) as i32).collect();
-    let images = Tensor::from_slice(cpu, [batch, size, size, channels], &pixels)?;
-    Ok((images, Tensor::from_slice(cpu, [batch], &labels)?))
+    let images = Tensor::from_slice(place, [batch, size, size, channels], &pixels)?;
+    Ok((images, Tensor::from_slice(place, [batch], &labels)?))
 }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::{CudaSlice, CudaStream};
-use kernels::{Input, Output};
+use kernels::{Input, Output, Write};
 
 use super::Cuda;
 use crate::error::Result;
@@ -112,7 +112,12 @@ impl Buffer {
     pub(crate) fn span(&self, offset: usize, len: usize, dtype: DType) -> Span<'_> {
         let size = dtype.size();
         assert!((offset + len) * size <= self.0.len, "views lie within their buffer");
-        Span { address: self.0.start + (offset * size) as u64, len, dtype, life: PhantomData }
+        Span {
+            address: self.0.start + (offset * size) as u64,
+            len,
+            dtype: kernel_dtype(dtype),
+            life: PhantomData,
+        }
     }
 }
 
@@ -121,7 +126,7 @@ impl Buffer {
 pub(crate) struct Span<'a> {
     pub(super) address: u64,
     pub(super) len: usize,
-    dtype: DType,
+    dtype: kernels::DType,
     life: PhantomData<&'a ()>,
 }
 
@@ -130,29 +135,36 @@ impl<'a> Span<'a> {
         self.len * self.dtype.size()
     }
 
-    /// The same bits as elements of another type of the same size.
-    pub(super) fn retyped(self, dtype: DType) -> Self {
-        debug_assert_eq!(self.dtype.size(), dtype.size());
-        Self { dtype, ..self }
+    /// The same bits as f32.
+    pub(super) fn floats(self) -> Self {
+        debug_assert_eq!(self.dtype.size(), 4);
+        Self { dtype: kernels::DType::F32, ..self }
     }
 
-    /// As a kernel reads them; [`DType::U8`] is for copies alone.
+    /// The same bytes as half as many f64.
+    pub(super) fn doubled(self) -> Self {
+        debug_assert_eq!((self.dtype.size(), self.len % 2), (4, 0));
+        Self { dtype: kernels::DType::F64, len: self.len / 2, ..self }
+    }
+
+    /// As a kernel reads them.
     pub(crate) fn input(&self) -> Input<'a> {
         // SAFETY: the elements lie within a buffer that lives as long as `'a`; all launches go to one stream.
-        unsafe { Input::at(self.address, self.len, kernel_dtype(self.dtype)) }
+        unsafe { Input::at(self.address, self.len, self.dtype) }
     }
 
     /// As a kernel writes them: for a caller who knows that nobody else does.
     fn output(&self) -> Output<'a> {
         // SAFETY: as above, and the types that hand out outputs are exclusive: an own buffer or a slot.
-        unsafe { Output::at(self.address, self.len, kernel_dtype(self.dtype)) }
+        unsafe { Output::at(self.address, self.len, self.dtype) }
     }
 }
 
 fn kernel_dtype(dtype: DType) -> kernels::DType {
     match dtype {
         DType::F32 => kernels::DType::F32,
-        DType::I32 | DType::U8 => kernels::DType::I32,
+        DType::I32 => kernels::DType::I32,
+        DType::U8 => kernels::DType::U8,
     }
 }
 
@@ -192,6 +204,13 @@ impl<'a> Slot<'a> {
     /// As a kernel writes it that stores where [`Slot::is_fresh`] says so and adds otherwise.
     pub fn output(&mut self) -> Output<'_> {
         self.span.output()
+    }
+
+    /// As a kernel writes it that can do both, and which of them it is to do; something lies there then.
+    pub fn open(&mut self) -> (Output<'_>, Write) {
+        let write = if self.fresh { Write::Store } else { Write::Add };
+        self.fresh = false;
+        (self.span.output(), write)
     }
 
     /// Something lies there now.

@@ -4,6 +4,7 @@
 //! [`Tensor::to_host`](crate::Tensor::to_host) and [`Cuda::synchronize`] make the caller wait.
 
 mod memory;
+pub(crate) mod norm;
 mod optimizer;
 mod prepared;
 mod probe;
@@ -15,10 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use kernels::batch_norm::SumPartials;
-use kernels::{KernelError, Output};
+use kernels::boxes::{self, Box4, Move};
+use kernels::elementwise::Scale;
+use kernels::{Input, KernelError, Output, Write};
 
 pub use memory::{Arena, Buffer, Slot};
 pub(crate) use memory::{Span, exclusive};
+pub(crate) use optimizer::Clipping;
 pub use probe::Unusable;
 
 use crate::cpu::Element;
@@ -89,7 +93,8 @@ impl Cuda {
         Ok(Self(Arc::new(Inner {
             kernels: kernels::Device::new(found.context.clone()),
             prepared: Default::default(),
-            arena: Arena::new(cap),
+            // So that running out names what there is.
+            arena: Arena::new(cap.min(found.free)),
             stream,
             context: found.context,
             work: Work::default(),
@@ -199,7 +204,7 @@ impl Cuda {
                 let mut own = Tensor::stale(self, [len], DType::F32)?;
                 send(own.output()?)?;
                 match wanted {
-                    Some(slot) => self.sum(1, &own, slot),
+                    Some(slot) => self.give(&own, slot),
                     None => Ok(()),
                 }
             }
@@ -213,6 +218,23 @@ impl Cuda {
         let parts = parts.input()?;
         let to = self.added(slot)?;
         self.launch(|stream| op.launch(stream, parts, to))
+    }
+
+    /// Stores `x` into a fresh slot, or adds it.
+    pub(crate) fn give(&self, x: &Tensor, slot: &mut Slot<'_>) -> Result<()> {
+        let (len, f32) = (slot.len(), kernels::DType::F32);
+        let op = self.prepare(len, |d| Scale::new(d, f32, f32, len))?;
+        let (to, write) = slot.open();
+        let from = x.input()?;
+        self.launch(|stream| op.launch(stream, 1.0, from, to, write))
+    }
+
+    /// Carries a box from one array to another.
+    pub(crate) fn carry(&self, b: Box4, from: Input<'_>, to: Output<'_>, write: Write) -> Result<()> {
+        let place = |p: boxes::Place| (p.offset, p.stride);
+        let op =
+            self.prepare((b.len, place(b.from), place(b.to)), |d| Move::new(d, kernels::DType::F32, b))?;
+        self.launch(|stream| op.launch(stream, from, to, write))
     }
 
     /// The slot for a kernel that adds (and never stores): zeroed first if nothing lies there.

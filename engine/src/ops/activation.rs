@@ -1,10 +1,15 @@
 //! Element-wise activations.
 
+use std::sync::Arc;
+
+use kernels::elementwise;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda};
+use crate::op::{Keep, Kept, Op, Output, arity};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Elements per task.
@@ -33,6 +38,18 @@ impl Act {
     /// Every activation.
     pub const ALL: [Act; 7] =
         [Act::None, Act::Relu, Act::Relu6, Act::HSwish, Act::Swish, Act::Sigmoid, Act::HardSigmoid];
+
+    /// As kernels know it that do more than activate; the gates are not among them.
+    pub(crate) fn fused(self) -> Option<kernels::Act> {
+        match self {
+            Act::None => Some(kernels::Act::None),
+            Act::Relu => Some(kernels::Act::Relu),
+            Act::Relu6 => Some(kernels::Act::Relu6),
+            Act::HSwish => Some(kernels::Act::HSwish),
+            Act::Swish => Some(kernels::Act::Swish),
+            Act::Sigmoid | Act::HardSigmoid => None,
+        }
+    }
 
     /// The value at `u`.
     #[inline(always)]
@@ -155,6 +172,18 @@ impl Loop for Gradients<'_, '_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Activation(pub Act);
 
+impl Activation {
+    fn launch(&self, cuda: &Cuda, len: usize) -> Result<Arc<elementwise::Activation>> {
+        let function = match self.0 {
+            Act::Sigmoid => elementwise::Function::Sigmoid,
+            Act::HardSigmoid => elementwise::Function::HardSigmoid,
+            other => elementwise::Function::Act(other.fused().expect("the gates are taken care of")),
+        };
+        let f32 = kernels::DType::F32;
+        cuda.prepare((function, len), |d| elementwise::Activation::new(d, function, f32, len))
+    }
+}
+
 impl Op for Activation {
     fn name(&self) -> &'static str {
         match self.0 {
@@ -199,7 +228,27 @@ impl Op for Activation {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let op = self.launch(cuda, inputs[0].shape().len())?;
+        let mut y = Tensor::stale(cuda, inputs[0].shape(), DType::F32)?;
+        let (from, to) = (inputs[0].input()?, y.output()?);
+        cuda.launch(|stream| op.forward(stream, from, to))?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let Some(slot) = &mut dx[0] else { return Ok(()) };
+        let op = self.launch(cuda, dy.shape().len())?;
+        let (x, dy) = (kept.input(0).input()?, dy.input()?);
+        let (to, write) = slot.open();
+        cuda.launch(|stream| op.backward(stream, x, dy, to, write))
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -1,9 +1,12 @@
 //! The sum of tensors of one shape, as of a residual connection.
 
+use kernels::elementwise;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Elements per task.
@@ -68,7 +71,35 @@ impl Op for Add {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let (shape, f32) = (inputs[0].shape(), kernels::DType::F32);
+        let mut y = Tensor::stale(cuda, shape, DType::F32)?;
+        let rest = match inputs {
+            [a, b, rest @ ..] => {
+                let op = cuda.prepare(shape.len(), |d| elementwise::Add::new(d, f32, shape.len()))?;
+                let (a, b, to) = (a.input()?, b.input()?, y.output()?);
+                cuda.launch(|stream| op.launch(stream, a, b, to))?;
+                rest
+            }
+            one => {
+                cuda.give(one[0], &mut y.slot(true)?)?;
+                &[]
+            }
+        };
+        let mut sum = y.slot(false)?;
+        rest.iter().try_for_each(|term| cuda.give(term, &mut sum))?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        _kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        dx.iter_mut().flatten().try_for_each(|slot| cuda.give(dy, slot))
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

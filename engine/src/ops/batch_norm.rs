@@ -5,11 +5,16 @@
 //! row; tiles are joined by Chan's rule in f64, in order. Plain sums in f32 would lose the whole
 //! variance at a mean of 1,000 standard deviations.
 
+use kernels::Write;
+use kernels::channels::{self, Constants};
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
+use crate::cuda::norm::{Norm, NormSlots};
+use crate::cuda::{Cuda, Partials, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Moments, Op, Output, exactly, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Moments, Op, Output, exactly, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: `x [.., c]`; `scale [c]` and `shift [c]` if `affine`; `mean [c]` and biased `var [c]` if
@@ -148,7 +153,70 @@ impl Op for BatchNorm {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output> {
+        let shape = inputs[0].shape();
+        let (rows, c) = (shape.len() / shape.channels(), shape.channels());
+        let learnt = self.affine.then(|| (inputs[1], inputs[2]));
+        let (f32, x) = (kernels::DType::F32, inputs[0].input()?);
+        let mut found = Vec::new();
+        let norm = if self.frozen {
+            let at = self.mean_at();
+            Norm::frozen(cuda, inputs[at], inputs[at + 1], learnt, self.eps)?
+        } else {
+            let op = cuda.prepare((rows, c), |d| channels::Moments::new(d, f32, rows, c))?;
+            let mut partials = Partials::new(cuda, op.partials(), c)?;
+            let (moments, counts) = (partials.moments.output()?, partials.counts.output()?);
+            cuda.launch(|stream| op.launch(stream, x, moments, counts))?;
+            let (norm, moments) = Norm::of_batch(cuda, &partials, learnt, self.eps, rows)?;
+            found.push(moments);
+            norm
+        };
+        let op = cuda.prepare((rows, c), |d| channels::Affine::new(d, f32, rows, c))?;
+        let mut y = Tensor::stale(cuda, shape, DType::F32)?;
+        let constants = Constants {
+            mean: Some(norm.mean()?),
+            scale: Some(norm.scale()?),
+            shift: learnt.map(|l| l.1.input()).transpose()?,
+        };
+        let to = y.output()?;
+        cuda.launch(|stream| op.launch(stream, x, constants, to, Write::Store))?;
+        let mut saved = Vec::new();
+        if record {
+            norm.save(&mut saved);
+        }
+        Ok(Output { y, saved, moments: found })
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let shape = kept.shape(0);
+        let (rows, c) = (shape.len() / shape.channels(), shape.channels());
+        let norm = Norm::load(&mut kept.saved.iter().cloned());
+        let (f32, x, arrived) = (kernels::DType::F32, kept.input(0).input()?, dy.input()?);
+        let op = cuda.prepare((rows, c), |d| channels::Products::new(d, f32, rows, c))?;
+        let mut sums = Tensor::stale(cuda, [op.partials(), c, 2], DType::F32)?;
+        let (mean, to) = (norm.mean()?, sums.output()?);
+        cuda.launch(|stream| op.launch(stream, arrived, x, mean, to))?;
+        let (dx, others) = dx.split_first_mut().expect("there is a slot an input");
+        let mut others = others.iter_mut().map(Option::as_mut);
+        let mut pair = |there: bool| match there {
+            true => [others.next().flatten(), others.next().flatten()],
+            false => [None, None],
+        };
+        let ([gamma, beta], [mean, variance]) = (pair(self.affine), pair(self.frozen));
+        let slots = NormSlots { gamma, beta, mean, variance };
+        let pqr = norm.backward(cuda, &sums, self.frozen, self.eps, rows, slots)?;
+        let Some(slot) = dx else { return Ok(()) };
+        let op = cuda.prepare((rows, c), |d| channels::Linear::new(d, f32, rows, c))?;
+        let (pqr, (to, write)) = (pqr.input()?, slot.open());
+        let x = (!self.frozen).then_some(x);
+        cuda.launch(|stream| op.launch(stream, arrived, x, pqr, to, write))
+    }
 }
 
 impl BatchNorm {

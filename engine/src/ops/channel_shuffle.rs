@@ -1,10 +1,14 @@
 //! Mixing the channels of groups.
 
+use kernels::Write;
+use kernels::boxes::Box4;
+
 use super::channels::pixels;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Shuffles channels: `[.., c]` seen as `[.., groups, c / groups]` becomes
@@ -65,7 +69,27 @@ impl Op for ChannelShuffle {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let (shape, c) = (inputs[0].shape(), inputs[0].shape().channels());
+        let mut y = Tensor::stale(cuda, shape, DType::F32)?;
+        let b = Box4::shuffle(shape.len() / c, c, self.groups);
+        cuda.carry(b, inputs[0].input()?, y.output()?, Write::Store)?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let Some(slot) = &mut dx[0] else { return Ok(()) };
+        let c = kept.shape(0).channels();
+        let b = Box4::shuffle(kept.shape(0).len() / c, c, self.groups);
+        let (to, write) = slot.open();
+        cuda.carry(b.reversed(), dy.input()?, to, write)
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

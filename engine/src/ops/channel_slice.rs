@@ -1,10 +1,14 @@
 //! Picking channels at even distances.
 
+use kernels::Write;
+use kernels::boxes::Box4;
+
 use super::channels::{pixels, with_channels};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Picks channels: input `[.., c]`, output `[.., count]` of channels `start`, `start + step`, ...
@@ -18,6 +22,13 @@ pub struct ChannelSlice {
     pub step: usize,
     /// How many.
     pub count: usize,
+}
+
+impl ChannelSlice {
+    fn picked(&self, x: Shape) -> Box4 {
+        let c = x.channels();
+        Box4::channels(x.len() / c, self.count, [c, self.start, self.step], [self.count, 0, 1])
+    }
 }
 
 impl Op for ChannelSlice {
@@ -68,7 +79,25 @@ impl Op for ChannelSlice {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let shape = inputs[0].shape();
+        let mut y = Tensor::stale(cuda, with_channels(shape, self.count), DType::F32)?;
+        cuda.carry(self.picked(shape), inputs[0].input()?, y.output()?, Write::Store)?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let Some(slot) = &mut dx[0] else { return Ok(()) };
+        // The channels between get nothing.
+        let to = cuda.added(slot)?;
+        cuda.carry(self.picked(kept.shape(0)).reversed(), dy.input()?, to, Write::Add)
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -1,10 +1,14 @@
 //! Joining tensors along the channels.
 
+use kernels::Write;
+use kernels::boxes::Box4;
+
 use super::channels::{pixels, with_channels};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Joins channels: inputs `[.., c_i]` that agree in all other axes, one to 32 of them; output
@@ -77,7 +81,42 @@ impl Op for Concat {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape()).collect();
+        let mut y = Tensor::stale(cuda, self.shape(&shapes)?, DType::F32)?;
+        for (x, b) in inputs.iter().zip(boxes(&shapes)) {
+            cuda.carry(b, x.input()?, y.output()?, Write::Store)?;
+        }
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let shapes: Vec<Shape> = (0..dx.len()).map(|i| kept.shape(i)).collect();
+        for (slot, b) in dx.iter_mut().zip(boxes(&shapes)) {
+            if let Some(slot) = slot {
+                let (to, write) = slot.open();
+                cuda.carry(b.reversed(), dy.input()?, to, write)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where each input goes.
+fn boxes(inputs: &[Shape]) -> impl Iterator<Item = Box4> {
+    let total = inputs.iter().map(|s| s.channels()).sum();
+    inputs.iter().scan(0, move |from, s| {
+        let c = s.channels();
+        let b = Box4::channels(s.len() / c, c, [c, 0, 1], [total, *from, 1]);
+        *from += c;
+        Some(b)
+    })
 }
 
 pub(super) fn cases() -> Vec<Case> {

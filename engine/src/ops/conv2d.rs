@@ -5,11 +5,14 @@
 //! read from the (padded) input rows through two tables of places, one of the pixels and one of the
 //! elements of the window.
 
+use kernels::conv2d;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::matmul::{Left, Places, Right, pack, packed_len, panel};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, nhwc, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: `x [n, h, w, c]` and `w [o, kh, kw, c / groups]`. Output `[n, oh, ow, o]` with
@@ -131,6 +134,25 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// The sizes as kernels have them.
+    fn launch_shape(&self, x: Shape, w: Shape) -> conv2d::Shape {
+        let s = self.sizes(x, w).expect("shape() accepted these");
+        conv2d::Shape {
+            n: s.n,
+            h: s.h,
+            w: s.w,
+            c: s.c,
+            o: s.o,
+            k: [s.kh, s.kw],
+            stride: self.stride,
+            padding: self.padding,
+            dilation: [1, 1],
+            groups: self.groups,
+        }
+    }
+}
+
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
@@ -198,7 +220,38 @@ impl Op for Conv2d {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let shape = self.launch_shape(inputs[0].shape(), inputs[1].shape());
+        let op = cuda.prepare(shape, |d| conv2d::Forward::new(d, shape, kernels::DType::F32))?;
+        let mut y = Tensor::stale(cuda, [shape.n, shape.oh(), shape.ow(), shape.o], DType::F32)?;
+        let (x, w, to) = (inputs[0].input()?, inputs[1].input()?, y.output()?);
+        cuda.launch(|stream| op.launch(stream, x, w, to))?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let shape = self.launch_shape(kept.shape(0), kept.shape(1));
+        let (f32, dy) = (kernels::DType::F32, dy.input()?);
+        if let Some(slot) = &mut dx[0] {
+            let op = cuda.prepare(shape, |d| conv2d::DataGradient::new(d, shape, f32))?;
+            let (w, (to, write)) = (kept.input(1).input()?, slot.open());
+            cuda.launch(|stream| op.launch(stream, dy, w, to, write))?;
+        }
+        if let Some(slot) = &mut dx[1] {
+            let op = cuda.prepare(shape, |d| conv2d::FilterGradient::new(d, shape, f32))?;
+            let mut parts = Tensor::stale(cuda, [op.partials(), shape.filters()], DType::F32)?;
+            let (x, to) = (kept.input(0).input()?, parts.output()?);
+            cuda.launch(|stream| op.launch(stream, x, dy, to))?;
+            cuda.sum(op.partials(), &parts, slot)?;
+        }
+        Ok(())
+    }
 }
 
 impl Conv2d {

@@ -1,8 +1,14 @@
 //! What [`Linear`](super::Linear) and [`PointwiseConv2d`](super::PointwiseConv2d) share: rows times
 //! a filter `[o, i]`.
 
+use kernels::channels::{Affine, BiasGradient, Constants};
+use kernels::pointwise::{self, Arithmetic, Forward, ForwardArgs};
+use kernels::pointwise_gradient::{FilterGradient, FilterGradientArgs, InputGradient, InputGradientArgs};
+use kernels::{Act, Write};
+
 use crate::cpu::Cpu;
 use crate::cpu::matmul::{Left, Places, Right, add_rows, matmul, matmul_long, pack, packed_len};
+use crate::cuda::{Cuda, Partials, Slot};
 use crate::error::Result;
 use crate::op::Kept;
 use crate::tensor::{DType, Shape, Tensor};
@@ -79,6 +85,80 @@ pub(super) fn gradients(
     }
     if let Some(db) = db {
         bias_gradient(cpu, dy, db)?;
+    }
+    Ok(())
+}
+
+/// The product as kernels see it: all rows are pixels of one image.
+fn launch_shape(x: Shape, w: Shape) -> pointwise::Shape {
+    let (n, k) = (w.dims()[0], w.dims()[1]);
+    pointwise::Shape { images: 1, plane: x.len() / k, k, n }
+}
+
+/// [`forward`] on a GPU.
+pub(super) fn forward_cuda(
+    cuda: &Cuda,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    to: Shape,
+) -> Result<Tensor> {
+    let shape = launch_shape(x.shape(), w.shape());
+    let op = cuda.prepare(shape, |d| Forward::new(d, shape, Arithmetic::F32, Act::None))?;
+    let mut y = Tensor::stale(cuda, to, DType::F32)?;
+    let mut partials = Partials::new(cuda, op.partials(), shape.n)?;
+    let args = ForwardArgs {
+        x: x.input()?,
+        affine: None,
+        gate: None,
+        w: w.input()?,
+        y: y.output()?,
+        moments: partials.moments.output()?,
+        counts: partials.counts.output()?,
+    };
+    cuda.launch(|stream| op.launch(stream, args))?;
+    let Some(bias) = bias else { return Ok(y) };
+    let (rows, c, f32) = (shape.m(), shape.n, kernels::DType::F32);
+    let op = cuda.prepare((rows, c), |d| Affine::new(d, f32, rows, c))?;
+    let mut moved = Tensor::stale(cuda, to, DType::F32)?;
+    let constants = Constants { shift: Some(bias.input()?), ..Constants::default() };
+    let (from, into) = (y.input()?, moved.output()?);
+    cuda.launch(|stream| op.launch(stream, from, constants, into, Write::Store))?;
+    Ok(moved)
+}
+
+/// [`backward`] on a GPU.
+pub(super) fn backward_cuda(
+    cuda: &Cuda,
+    kept: &Kept<'_>,
+    dy: &Tensor,
+    dx: &mut [Option<Slot<'_>>],
+) -> Result<()> {
+    let shape = launch_shape(kept.shape(0), kept.shape(1));
+    let (d, x, w) = (dy.input()?, kept.input(0).input()?, kept.input(1).input()?);
+    let mut slots = dx.iter_mut().map(Option::as_mut);
+    let [dx, dw, db] = [0; 3].map(|_| slots.next().flatten());
+    if let Some(slot) = dx {
+        let op = cuda.prepare(shape, |d| InputGradient::new(d, shape, Arithmetic::F32))?;
+        let (dx, write) = slot.open();
+        let accumulate = write == Write::Add;
+        let args = InputGradientArgs { d, formed: None, w, more: None, accumulate, dx };
+        cuda.launch(|stream| op.launch(stream, args))?;
+    }
+    if let Some(slot) = dw {
+        let op = cuda.prepare(shape, |d| FilterGradient::new(d, shape, Arithmetic::F32, Act::None))?;
+        let mut parts = Tensor::stale(cuda, [op.partials(), shape.n, shape.k], DType::F32)?;
+        let args = FilterGradientArgs { d, formed: None, x, affine: None, gate: None, dw: parts.output()? };
+        cuda.launch(|stream| op.launch(stream, args))?;
+        cuda.sum(op.partials(), &parts, slot)?;
+    }
+    if let Some(slot) = db {
+        let (rows, c, f32) = (shape.m(), shape.n, kernels::DType::F32);
+        let op = cuda.prepare((rows, c), |d| BiasGradient::new(d, f32, rows, c))?;
+        let mut parts = Tensor::stale(cuda, [op.partials(), c], DType::F32)?;
+        let to = parts.output()?;
+        cuda.launch(|stream| op.launch(stream, d, to))?;
+        cuda.sum(op.partials(), &parts, slot)?;
     }
     Ok(())
 }

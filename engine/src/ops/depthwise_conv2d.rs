@@ -1,7 +1,10 @@
 //! The depthwise 2-d convolution:
 //! `y[n, oy, ox, c] = sum_{ky, kx} x[n, oy*s + ky*d - p, ox*s + kx*d - p, c] w[ky, kx, c]`.
 
+use std::sync::Arc;
+
 use kernels::depthwise::{self, Backward, BackwardArgs, Forward, ForwardArgs};
+use kernels::windows;
 
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
@@ -42,14 +45,22 @@ impl DepthwiseConv2d {
     }
 }
 
+/// The kernels of a shape: fast ones for the windows that mobile networks have, others for the rest.
+enum Kernels {
+    Fast(depthwise::Shape),
+    Any(Arc<windows::Depthwise>),
+}
+
 impl DepthwiseConv2d {
-    /// The sizes as kernels have them.
-    fn launch_shape(&self, cuda: &Cuda, x: Shape, w: Shape) -> Result<depthwise::Shape> {
+    fn kernels(&self, cuda: &Cuda, x: Shape, w: Shape) -> Result<Kernels> {
         let s = self.sizes(x, w).expect("shape() accepted these");
-        if self.dilation != 1 {
-            return Err(cuda.no_kernel(self.name(), "dilation", self.dilation, "1"));
+        let (n, [h, w], Depthwise { c, k, stride, dilation, pad, .. }) = (s.n, s.size, s);
+        if matches!(k, 3 | 5 | 7) && matches!(stride, 1 | 2) && dilation == 1 {
+            return Ok(Kernels::Fast(depthwise::Shape { n, h, w, c, k, stride }));
         }
-        Ok(depthwise::Shape { n: s.n, h: s.size[0], w: s.size[1], c: s.c, k: s.k, stride: s.stride })
+        let shape = windows::Shape { n, h, w, c, k, stride, padding: pad, dilation };
+        let make = |d: &_| windows::Depthwise::new(d, shape, kernels::DType::F32);
+        Ok(Kernels::Any(cuda.prepare(shape, make)?))
     }
 }
 
@@ -99,9 +110,19 @@ impl Op for DepthwiseConv2d {
     }
 
     fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
-        let shape = self.launch_shape(cuda, inputs[0].shape(), inputs[1].shape())?;
-        let op = cuda.prepare(shape, |d| Forward::new(d, shape, kernels::DType::F32, kernels::Act::None))?;
-        let mut y = Tensor::stale(cuda, [shape.n, shape.oh(), shape.ow(), shape.c], DType::F32)?;
+        let shapes = [inputs[0].shape(), inputs[1].shape()];
+        let mut y = Tensor::stale(cuda, self.shape(&shapes)?, DType::F32)?;
+        let shape = match self.kernels(cuda, shapes[0], shapes[1])? {
+            Kernels::Fast(shape) => shape,
+            Kernels::Any(op) => {
+                let (x, w, to) = (inputs[0].input()?, inputs[1].input()?, y.output()?);
+                cuda.launch(|stream| op.forward(stream, x, w, to))?;
+                return Ok(y.into());
+            }
+        };
+        let op = cuda.prepare((shape, kernels::Act::None), |d| {
+            Forward::new(d, shape, kernels::DType::F32, kernels::Act::None)
+        })?;
         let mut partials = Partials::new(cuda, op.partials(), shape.c)?;
         let args = ForwardArgs {
             x: inputs[0].input()?,
@@ -122,8 +143,13 @@ impl Op for DepthwiseConv2d {
         dy: &Tensor,
         dx: &mut [Option<Slot<'_>>],
     ) -> Result<()> {
-        let shape = self.launch_shape(cuda, kept.shape(0), kept.shape(1))?;
-        let op = cuda.prepare(shape, |d| Backward::new(d, shape, kernels::DType::F32, kernels::Act::None))?;
+        let shape = match self.kernels(cuda, kept.shape(0), kept.shape(1))? {
+            Kernels::Fast(shape) => shape,
+            Kernels::Any(op) => return any_backward(cuda, &op, kept, dy, dx),
+        };
+        let op = cuda.prepare((shape, kernels::Act::None), |d| {
+            Backward::new(d, shape, kernels::DType::F32, kernels::Act::None)
+        })?;
         let (c, partials) = (shape.c, op.partials());
         // No batch norm on either side: `dh2 = 1 * dy + 0 * h2 + 0`.
         let pqr = Tensor::stale(cuda, [3, c], DType::F32)?;
@@ -155,6 +181,27 @@ impl Op for DepthwiseConv2d {
             None => Ok(()),
         }
     }
+}
+
+fn any_backward(
+    cuda: &Cuda,
+    op: &windows::Depthwise,
+    kept: &Kept<'_>,
+    dy: &Tensor,
+    dx: &mut [Option<Slot<'_>>],
+) -> Result<()> {
+    let dy = dy.input()?;
+    if let Some(slot) = &mut dx[0] {
+        let (w, (to, write)) = (kept.input(1).input()?, slot.open());
+        cuda.launch(|stream| op.data_gradient(stream, dy, w, to, write))?;
+    }
+    if let Some(slot) = &mut dx[1] {
+        let mut parts = Tensor::stale(cuda, [op.partials(), kept.shape(1).len()], DType::F32)?;
+        let (x, to) = (kept.input(0).input()?, parts.output()?);
+        cuda.launch(|stream| op.filter_gradient(stream, x, dy, to))?;
+        cuda.sum(op.partials(), &parts, slot)?;
+    }
+    Ok(())
 }
 
 fn reference(op: DepthwiseConv2d, x: &[Array]) -> Array {

@@ -4,10 +4,13 @@
 //! (epoch, step, image * features + feature). So micro-batches, threads and ranks agree, and
 //! backward draws the same numbers again instead of keeping a mask.
 
+use kernels::dropout::Position;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, Output, arity, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, shape_error};
 use crate::rng::Rng;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -43,6 +46,25 @@ impl Dropout {
             }
             write(at, if uniforms[(element % 4) as usize] < self.rate { 0.0 } else { kept });
         }
+    }
+}
+
+impl Dropout {
+    /// `x` or its gradient, with the elements of this place in the step zeroed.
+    fn launch(&self, cuda: &Cuda, x: &Tensor, slot: &mut Slot<'_>) -> Result<()> {
+        let (shape, rate, f32) = (x.shape(), self.rate, kernels::DType::F32);
+        let op = cuda.prepare((shape.len(), rate.to_bits()), |d| {
+            kernels::dropout::Dropout::new(d, f32, shape.len(), rate)
+        })?;
+        let features = shape.len() / shape.dims()[0];
+        let at = Position {
+            key: self.rng.key(),
+            epoch: self.epoch,
+            step: self.step,
+            first: u64::from(self.first_image) * features as u64,
+        };
+        let (from, (to, write)) = (x.input()?, slot.open());
+        cuda.launch(|stream| op.launch(stream, at, from, to, write))
     }
 }
 
@@ -90,7 +112,21 @@ impl Op for Dropout {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let mut y = Tensor::stale(cuda, inputs[0].shape(), DType::F32)?;
+        self.launch(cuda, inputs[0], &mut y.slot(true)?)?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        _kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        dx[0].iter_mut().try_for_each(|slot| self.launch(cuda, dy, slot))
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -1,10 +1,15 @@
 //! The mean over the plane.
 
+use std::sync::Arc;
+
+use kernels::channels;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, nhwc, not_on_cuda};
+use crate::op::{Keep, Kept, Op, Output, arity, nhwc};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// The mean over the plane: `x [n, h, w, c]` to `[n, c]`.
@@ -50,7 +55,33 @@ impl Op for GlobalAvgPool {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let op = launch(cuda, inputs[0].shape())?;
+        let [n, _, _, c] = inputs[0].shape().nhwc().expect("shape() checked four axes");
+        let mut y = Tensor::stale(cuda, [n, c], DType::F32)?;
+        let (from, to) = (inputs[0].input()?, y.output()?);
+        cuda.launch(|stream| op.forward(stream, from, to))?;
+        Ok(y.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let Some(slot) = &mut dx[0] else { return Ok(()) };
+        let op = launch(cuda, kept.shape(0))?;
+        let (dy, (to, write)) = (dy.input()?, slot.open());
+        cuda.launch(|stream| op.backward(stream, dy, to, write))
+    }
+}
+
+fn launch(cuda: &Cuda, x: Shape) -> Result<Arc<channels::GlobalAvgPool>> {
+    let [n, h, w, c] = x.nhwc().expect("shape() checked four axes");
+    let f32 = kernels::DType::F32;
+    cuda.prepare([n, h * w, c], |d| channels::GlobalAvgPool::new(d, f32, n, h * w, c))
 }
 
 /// The means over a plane `x [h, w, c]`.

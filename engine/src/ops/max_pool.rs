@@ -1,10 +1,13 @@
 //! The maximum over windows.
 
+use kernels::windows::Kind;
+
 use super::pool::{PoolWindow, windowed};
 use crate::check::Case;
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, not_on_cuda};
+use crate::op::{Keep, Kept, Op, Output};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// The maximum over windows: `x [n, h, w, c]` to `[n, oh, ow, c]` as [`AvgPool`](super::AvgPool). Of equal values
@@ -73,7 +76,26 @@ impl Op for MaxPool {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        self.0.forward_cuda(cuda, Kind::Maximum, inputs[0])
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        self.0.backward_cuda(
+            cuda,
+            Kind::Maximum,
+            kept.shape(0),
+            Some([kept.input(0).input()?, kept.output().input()?]),
+            dy,
+            &mut dx[0],
+        )
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

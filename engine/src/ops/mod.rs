@@ -1,4 +1,4 @@
-//! All ops, one file each: struct, contract, CPU forward and backward, and test cases.
+//! All ops, one file each: struct, contract, forward and backward on both devices, and test cases.
 
 mod activation;
 mod add;

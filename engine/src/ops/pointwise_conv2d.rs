@@ -3,8 +3,9 @@
 use super::dense;
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, shape_error};
 use crate::tensor::{Shape, Tensor};
 
 /// Inputs: `x [n, h, w, i]`, `w [o, i]`, and `b [o]` if `bias`. Output `[n, h, w, o]`.
@@ -53,7 +54,20 @@ impl Op for PointwiseConv2d {
         dense::backward(cpu, kept, dy, dx)
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], _record: bool) -> Result<Output> {
+        let to = self.shape(&inputs.iter().map(|t| t.shape()).collect::<Vec<_>>())?;
+        Ok(dense::forward_cuda(cuda, inputs[0], inputs[1], inputs.get(2).copied(), to)?.into())
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        dense::backward_cuda(cuda, kept, dy, dx)
+    }
 }
 
 fn reference(x: &[Array]) -> Array {

@@ -1,9 +1,14 @@
 //! The window that [`AvgPool`](super::AvgPool) and [`MaxPool`](super::MaxPool) slide over a plane.
 
+use std::sync::Arc;
+
+use kernels::windows::{self, Kind, Pool};
+
 use crate::check::{Array, Case, Input};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Op, arity, nhwc, shape_error};
-use crate::tensor::Shape;
+use crate::op::{Op, Output, arity, nhwc, shape_error};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// A window that slides over the plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,37 @@ impl PoolWindow {
                 format!("{self:?} must fit the padded plane, with padding at most k / 2"),
             )),
         }
+    }
+
+    fn launch(&self, cuda: &Cuda, kind: Kind, x: Shape) -> Result<Arc<Pool>> {
+        let [n, h, w, c] = x.nhwc().expect("shape() checked four axes");
+        let PoolWindow { k, stride, padding } = *self;
+        let shape = windows::Shape { n, h, w, c, k, stride, padding, dilation: 1 };
+        cuda.prepare((kind, shape), |d| Pool::new(d, kind, shape, kernels::DType::F32))
+    }
+
+    pub(super) fn forward_cuda(&self, cuda: &Cuda, kind: Kind, x: &Tensor) -> Result<Output> {
+        let op = self.launch(cuda, kind, x.shape())?;
+        let mut y = Tensor::stale(cuda, self.shape("pool", &[x.shape()])?, DType::F32)?;
+        let (from, to) = (x.input()?, y.output()?);
+        cuda.launch(|stream| op.forward(stream, from, to))?;
+        Ok(y.into())
+    }
+
+    /// `kept`: the input and the output, which only a maximum reads.
+    pub(super) fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kind: Kind,
+        x: Shape,
+        kept: Option<[kernels::Input<'_>; 2]>,
+        dy: &Tensor,
+        dx: &mut Option<Slot<'_>>,
+    ) -> Result<()> {
+        let Some(slot) = dx else { return Ok(()) };
+        let op = self.launch(cuda, kind, x)?;
+        let (dy, (to, write)) = (dy.input()?, slot.open());
+        cuda.launch(|stream| op.backward(stream, kept, dy, to, write))
     }
 
     /// The pixels of axis length `size` that window `at` sees.

@@ -52,7 +52,7 @@ impl Op for Reshape {
         dy: &Tensor,
         dx: &mut [Option<Slot<'_>>],
     ) -> Result<()> {
-        dx[0].iter_mut().try_for_each(|slot| cuda.sum(1, dy, slot))
+        dx[0].iter_mut().try_for_each(|slot| cuda.give(dy, slot))
     }
 }
 
@@ -106,7 +106,7 @@ impl Op for Flatten {
         dy: &Tensor,
         dx: &mut [Option<Slot<'_>>],
     ) -> Result<()> {
-        dx[0].iter_mut().try_for_each(|slot| cuda.sum(1, dy, slot))
+        dx[0].iter_mut().try_for_each(|slot| cuda.give(dy, slot))
     }
 }
 

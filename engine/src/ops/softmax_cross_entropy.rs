@@ -2,11 +2,16 @@
 //!
 //! The target is `(1 - s) * onehot + s / classes` (SPOS section 5; also PyTorch's definition).
 
+use std::sync::Arc;
+
+use kernels::loss;
+
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, exactly, not_on_cuda, shape_error};
-use crate::tensor::{Shape, Tensor};
+use crate::op::{Keep, Kept, Op, Output, arity, exactly, shape_error};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Inputs: logits `[n, classes]` and labels `[n]` (i32). Output: the mean loss `[1]`.
 ///
@@ -16,6 +21,15 @@ use crate::tensor::{Shape, Tensor};
 pub struct SoftmaxCrossEntropy {
     /// Label smoothing, 0 to 1.
     pub smoothing: f32,
+}
+
+impl SoftmaxCrossEntropy {
+    fn launch(&self, cuda: &Cuda, logits: Shape) -> Result<Arc<loss::SoftmaxCrossEntropy>> {
+        let (classes, smoothing, f32) = (logits.channels(), self.smoothing, kernels::DType::F32);
+        let rows = logits.len() / classes;
+        let make = |d: &_| loss::SoftmaxCrossEntropy::new(d, f32, rows, classes, smoothing);
+        cuda.prepare((rows, classes, smoothing.to_bits()), make)
+    }
 }
 
 impl Op for SoftmaxCrossEntropy {
@@ -88,7 +102,37 @@ impl Op for SoftmaxCrossEntropy {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output> {
+        let (shape, rows) = (inputs[0].shape(), inputs[1].shape().len());
+        let op = self.launch(cuda, shape)?;
+        let mut losses = Tensor::stale(cuda, [rows], DType::F32)?;
+        let mut probabilities = record.then(|| Tensor::stale(cuda, shape, DType::F32)).transpose()?;
+        let args = loss::ForwardArgs {
+            logits: inputs[0].input()?,
+            labels: inputs[1].input()?,
+            losses: losses.output()?,
+            probabilities: probabilities.as_mut().map(Tensor::output).transpose()?,
+        };
+        cuda.launch(|stream| op.forward(stream, args))?;
+        let mut y = Tensor::stale(cuda, [1], DType::F32)?;
+        let (from, to) = (losses.input()?, y.output()?);
+        cuda.launch(|stream| op.mean(stream, from, to))?;
+        Ok(Output { y, saved: probabilities.into_iter().collect(), moments: Vec::new() })
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let Some(slot) = &mut dx[0] else { return Ok(()) };
+        let op = self.launch(cuda, kept.shape(0))?;
+        let (p, labels, seed) = (kept.saved[0].input()?, kept.input(1).input()?, dy.input()?);
+        let (to, write) = slot.open();
+        cuda.launch(|stream| op.backward(stream, p, labels, Some(seed), to, write))
+    }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -6,12 +6,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use kernels::optimizer;
-
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::params::{ParamId, ParamKind, ParamStore};
+use crate::params::{ParamId, ParamKind, ParamStore, row};
 use crate::tensor::Tensor;
 
 /// Elements per task.
@@ -68,7 +66,7 @@ impl Sgd {
             let value = config.decay.to_string();
             return Err(Error::Setting { name: "weight-decay", value, range: "0 or more" });
         }
-        let momenta = Tensor::zeros(store.device(), [store.len()])?;
+        let momenta = Tensor::zeros(store.device(), [store.elements()])?;
         Ok(Self { config, momenta, steps: vec![0; store.table().len()] })
     }
 
@@ -172,13 +170,10 @@ impl Sgd {
         ranges: &[(Range<usize>, f32)],
         lr: f32,
     ) -> Result<()> {
-        let rows = ranges.iter().map(|(range, decay)| {
-            let (offset, row_len) = (range.start, range.len());
-            optimizer::Range { offset, rows: 1, row_len, stride: row_len, decay: *decay }
-        });
+        let rows: Vec<_> = ranges.iter().map(|(range, decay)| row(range, *decay)).collect();
         let SgdConfig { momentum, nesterov, .. } = self.config;
         let (values, grads) = store.buffers()?;
-        cuda.sgd(&rows.collect::<Vec<_>>(), [momentum, lr], nesterov, values, grads, &mut self.momenta)
+        cuda.sgd(&rows, [momentum, lr], nesterov, values, grads, &mut self.momenta)
     }
 }
 

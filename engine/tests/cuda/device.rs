@@ -90,7 +90,10 @@ fn steps(place: &impl Place, nesterov: bool) -> [Vec<f32>; 2] {
         let y = tape.apply(op, &[&input, &weight]).unwrap();
         drop(weight);
         tape.backward_from(&y, seed.clone(), &mut store).unwrap();
-        assert!(store.grad_norm().unwrap() > 0.0);
+        let norm = store.clip_grad_norm(3.0).unwrap();
+        assert!(norm > 3.0 && (store.grad_norm().unwrap() - 3.0).abs() < 1e-4);
+        store.clip_grad_value(0.2).unwrap();
+        assert_eq!(store.grads().unwrap().iter().fold(0f32, |most, g| most.max(g.abs())), 0.2);
         sgd.step(&mut store, lr).unwrap();
         assert!(store.grads().unwrap().iter().all(|&g| g == 0.0));
     }
@@ -114,15 +117,36 @@ on_gpu!(a_step_that_comes_again_allocates_and_prepares_nothing, |cuda| {
     let (later, more) = (cuda.arena().stats(), cuda.work());
     assert_eq!((later.reserved, later.system_calls), (memory.reserved, memory.system_calls));
     assert_eq!(more.prepared, work.prepared);
-    // A step: the convolution forward and backward, the filter's sum, the update.
-    assert_eq!(more.launches - work.launches, 3 * 4);
+    // A step: the convolution forward and backward, the filter's sum, three launches for clipping by norm, two for the
+    // norm, one for clipping by value, the update.
+    assert_eq!(more.launches - work.launches, 3 * 10);
 });
 
-on_gpu!(a_window_of_a_parameter_is_refused_by_name, |cuda| {
+/// A window of a parameter, read and its gradient added twice.
+fn windowed(place: &impl Place) -> [Vec<f32>; 2] {
     let mut layout = Layout::new();
-    let w = layout.add("w", [4, 4], ParamKind::Weight).unwrap();
-    let store = layout.build(cuda).unwrap();
-    let window = engine::Window::leading(&[2, 2]);
-    let error = store.read(&mut Tape::new(cuda), w, Some(window)).unwrap_err();
-    assert!(matches!(error, Error::NotOnDevice { .. }) && error.to_string().contains("window"), "{error}");
+    let w = layout.add("w", [5, 5, 12], ParamKind::Weight).unwrap();
+    let mut store = layout.build(place).unwrap();
+    store.set(w, &noise(300, 1)).unwrap();
+    let window = engine::Window { start: [1, 1, 0, 0], len: [3, 3, 7, 1] };
+    let mut tape = Tape::new(place);
+    let x = Tensor::from_slice(place, [1, 4, 4, 7], &noise(112, 2)).unwrap();
+    let input = tape.constant(x.clone());
+    let weight = store.read(&mut tape, w, Some(window)).unwrap();
+    let gathered = weight.tensor().to_host().unwrap();
+    for _ in 0..2 {
+        let weight = store.read(&mut tape, w, Some(window)).unwrap();
+        let op = ops::DepthwiseConv2d { stride: 1, dilation: 1 };
+        let y = tape.apply(op, &[&input, &weight]).unwrap();
+        tape.backward_from(&y, x.clone(), &mut store).unwrap();
+    }
+    [gathered, store.grads().unwrap().into_owned()]
+}
+
+on_gpu!(windows_of_parameters_are_gathered_and_their_gradients_land_in_the_parent, |cuda| {
+    let (want, got) = (windowed(&Cpu::new(1).unwrap()), windowed(cuda));
+    assert_eq!(got[0], want[0]);
+    for (want, got) in want[1].iter().zip(&got[1]) {
+        assert!((want - got).abs() < 1e-4 * (1.0 + want.abs()), "{got} for {want}");
+    }
 });

@@ -8,14 +8,16 @@
 
 mod backward;
 mod cases;
+mod cuda;
 mod folded;
 mod forward;
 
 use super::{Act, Activation, Add, BatchNorm, DepthwiseConv2d, PointwiseConv2d, SqueezeExcite};
 use crate::cpu::Cpu;
 use crate::cpu::fused::{Given, Plan};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, exactly, nhwc, shape_error};
 use crate::tape::{Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
@@ -269,5 +271,17 @@ impl Op for InvertedResidual {
         self.run_backward(cpu, kept, dy, dx)
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output> {
+        self.run_forward_cuda(cuda, inputs, record)
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        self.run_backward_cuda(cuda, kept, dy, dx)
+    }
 }
