@@ -58,8 +58,7 @@ fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     let (on_gpu, on_cpu) = (steps("gpu"), steps("cpu"));
     assert_eq!(on_gpu.len(), on_cpu.len());
     let loss = |line: &str| line.split(' ').nth(3).unwrap().parse::<f64>().unwrap();
-    // Later steps of a network that learns fast amplify the last bits.
-    for (a, b) in on_gpu.iter().zip(&on_cpu).take(3) {
+    for (a, b) in on_gpu.iter().zip(&on_cpu) {
         assert!((loss(a) - loss(b)).abs() < 2e-3 * loss(b), "{a}\n{b}");
     }
     let outcome = |run: &str| -> serde_json::Value {
