@@ -106,12 +106,6 @@ fn fairnas_after_shrinking_goes() {
 }
 
 #[test]
-fn fairnas_goes() {
-    let outcome = goes("fairnas.toml", &[]);
-    assert!(outcome["found"]["macs"].as_u64().unwrap() > 0);
-}
-
-#[test]
 fn proxyless_after_shrinking_goes() {
     let search = "search.algorithm={ kind = \"most-likely\" }";
     let gates = [

@@ -3,8 +3,11 @@
 
 /// `softmax(alpha)`.
 pub fn softmax(alpha: &[f64]) -> Vec<f64> {
-    let total = log_sum_exp(alpha);
-    alpha.iter().map(|a| (a - total).exp()).collect()
+    // Divided by the sum of what is summed, so that the shares add up to 1 whatever the size of alpha.
+    let max = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let parts: Vec<f64> = alpha.iter().map(|a| (a - max).exp()).collect();
+    let sum: f64 = parts.iter().sum();
+    parts.into_iter().map(|part| part / sum).collect()
 }
 
 /// `ln Σ exp(alpha)`, of any size of `alpha`.
