@@ -84,7 +84,7 @@ fn bad_calls_and_bad_settings_end_with_code_2_and_say_what_to_do() {
         (&["run", "tiny.toml", "--out", "r", "--set", "supernet.sampler.kind=fair"], "stage1.slot1 has 5"),
         (&["run", "tiny.toml", "--out", "r", "--set", "nonsense"], "key=value"),
         (&["run", "tiny.toml", "--out", "r", "--set", "space=quikstart"], "did you mean \"quickstart\"?"),
-        (&["run", "tiny.toml", "--out", "r", "--device", "cuda:0"], "known: cpu"),
+        (&["run", "tiny.toml", "--out", "r", "--device", "gpu0"], "cpu, or cuda:N"),
         (&["run", "tiny.toml", "--resume"], "--out"),
         (&["count", "--space", "quickstart", "--arch", "1,2,3"], "3 choices for 8 slots"),
         (&["search", "nowhere"], "no run directory"),
