@@ -1,6 +1,7 @@
 //! Runs on the virtual GPU: training, calibration, search and retraining through the same commands as on the CPU.
 
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use monopath_vgpu::driver::config::names;
 use monopath_vgpu::launcher::{Links, library};
@@ -18,14 +19,17 @@ impl Gpu {
         Self { bench: Bench::new(), links }
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bench.command(args);
-        let reports = self.bench.path("reports");
-        command.env(names::REPORTS, &reports).env(names::QUIET, "on");
+        command.env(names::REPORTS, self.bench.path("reports")).env(names::QUIET, "on");
         self.links.apply(&mut command);
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        let reports = std::fs::read_to_string(reports).unwrap_or_default();
+        let reports = std::fs::read_to_string(self.bench.path("reports")).unwrap_or_default();
         assert!(output.status.success() && reports.is_empty(), "{args:?}: {reports}{errors}");
         output
     }
@@ -52,7 +56,9 @@ fn args<'a>(command: &'a str, out: &'a str, device: &'a str) -> Vec<&'a str> {
 #[test]
 fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     let gpu = Gpu::new();
+    let started = Instant::now();
     gpu.run(&args("run", "gpu", "cuda:0"));
+    let took = started.elapsed();
     gpu.run(&args("run", "cpu", "cpu"));
     let steps = |run: &str| losses(&gpu.bench.path(run));
     let (on_gpu, on_cpu) = (steps("gpu"), steps("cpu"));
@@ -67,8 +73,21 @@ fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     for key in ["arch", "top1", "macs", "params"] {
         assert!(!outcome("gpu")["found"][key].is_null(), "{key}");
     }
-    // The same again, to the bit.
-    gpu.run(&args("run", "again", "cuda:0"));
+    // The same again, to the bit, although it is killed on its way and goes on in longer and longer lives.
+    let again = [&args("run", "again", "cuda:0")[..], &["--resume"]].concat();
+    let mut kills = 0;
+    loop {
+        let mut child = gpu.command(&again).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(took * (kills + 1) / 3);
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 0, "no kill landed within {took:?}");
+    gpu.run(&again);
     assert_eq!(fingerprint(&gpu.bench.path("gpu")), fingerprint(&gpu.bench.path("again")));
 }
 
