@@ -9,7 +9,10 @@ fn sources(folder: &str) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                open.push(path);
+                // What was built beside the fuzz crate is not ours.
+                if !path.ends_with("target") {
+                    open.push(path);
+                }
             } else if path.extension().is_some_and(|e| e == "rs") {
                 found.push(path);
             }
