@@ -4,6 +4,7 @@
 //! a common prefix share its calibration and its activations exactly: a population is walked as a
 //! trie, and a score is the same, to the bit, whatever else is scored beside it and in whatever order.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{ParamStore, Tape, Tensor, Var};
@@ -48,10 +49,13 @@ struct Front {
     scored: Vec<Tensor>,
 }
 
-impl Front {
-    fn bytes(&self) -> usize {
-        self.calibration.iter().chain(&self.scored).map(|t| t.shape().len() * 4).sum()
-    }
+/// Bytes of the activations held for sharing.
+#[derive(Clone, Copy)]
+struct Held {
+    /// By fronts that are needed again after the group is scored.
+    above: usize,
+    /// By the group's own front; none if it is one of those above.
+    own: usize,
 }
 
 impl Evaluator<'_> {
@@ -76,77 +80,73 @@ impl Evaluator<'_> {
         };
         let all: Vec<usize> = (0..archs.len()).collect();
         // The images themselves are held anyway and count for nothing.
-        self.walk(archs, &all, front, self.memory, &mut |i, score| {
+        self.walk(archs, &all, 0, front, Held { above: 0, own: 0 }, &mut |i, score| {
             scores[i] = Some(score);
             done(i, score)
         })?;
         Ok(scores.into_iter().map(|s| s.expect("the walk reaches every candidate")).collect())
     }
 
-    /// `budget`: bytes that activations below this front may take.
+    /// Scores a group that is of one mind about the segments before `at`; the front stands there or before.
+    ///
+    /// A front is held while two or more branches leave it: the last of them takes it along. One that
+    /// would not fit is passed over, and each branch goes on from the front before, to its own next fork.
     fn walk(
         &self,
         archs: &[Arch],
         group: &[usize],
-        front: Front,
-        budget: usize,
+        at: usize,
+        mut front: Front,
+        mut held: Held,
         done: &mut dyn FnMut(usize, Score) -> Result<()>,
     ) -> Result<()> {
-        let first = &archs[group[0]];
-        // Segments that the whole group has in common, from the front on.
-        let common = (front.depth..self.model.depth())
-            .take_while(|&at| group.iter().all(|&i| self.model.same_choice(at, first, &archs[i])))
-            .count();
-        if group.len() == 1 || front.depth + common == self.model.depth() {
+        let lead = &archs[group[0]];
+        let forks = |at: usize| group.iter().any(|&i| !self.model.same_choice(at, lead, &archs[i]));
+        let Some(fork) = (at..self.model.depth()).find(|&at| forks(at)) else {
             return self.finish(archs, group, &front, done);
-        }
-        let front = if common == 0 {
-            front
-        } else {
-            let next = self.advance(&front, first, front.depth + common)?;
-            if next.bytes() > budget {
-                // Too large to hold: every candidate walks on from the front alone.
-                drop(next);
-                return group.iter().try_for_each(|&i| self.finish(archs, &[i], &front, done));
-            }
-            next
         };
-        let budget = if common == 0 { budget } else { budget - front.bytes() };
-        let mut rest: Vec<usize> = group.to_vec();
-        while let Some(&lead) = rest.first() {
-            let (same, others): (Vec<usize>, Vec<usize>) =
-                rest.into_iter().partition(|&i| self.model.same_choice(front.depth, &archs[lead], &archs[i]));
-            rest = others;
-            if same.len() == 1 {
-                self.finish(archs, &same, &front, done)?;
-                continue;
-            }
-            let next = self.advance(&front, &archs[lead], front.depth + 1)?;
-            if next.bytes() > budget {
-                drop(next);
-                same.iter().try_for_each(|&i| self.finish(archs, &[i], &front, done))?;
-            } else {
-                let left = budget - next.bytes();
-                self.walk(archs, &same, next, left, done)?;
+        let bytes = self.bytes(fork);
+        if fork > front.depth && held.above + bytes <= self.memory {
+            front = self.advance(front, lead, fork)?;
+            held.own = bytes;
+        }
+        let mut branches: Vec<Vec<usize>> = Vec::new();
+        for &i in group {
+            match branches.iter_mut().find(|b| self.model.same_choice(fork, &archs[b[0]], &archs[i])) {
+                Some(branch) => branch.push(i),
+                None => branches.push(vec![i]),
             }
         }
-        Ok(())
+        // The largest branch has the most forks to come: it goes last and has the room of this front too.
+        branches.sort_by_key(Vec::len);
+        let last = branches.pop().expect("a group has a branch");
+        for branch in &branches {
+            let held = Held { above: held.above + held.own, own: 0 };
+            self.walk(archs, branch, fork + 1, front.clone(), held, done)?;
+        }
+        self.walk(archs, &last, fork + 1, front, held, done)
     }
 
-    /// Runs every batch from the front to `depth` along `arch`.
-    fn advance(&self, front: &Front, arch: &Arch, depth: usize) -> Result<Front> {
-        let mut next = front.clone();
-        next.depth = depth;
+    /// Bytes of a front before segment `at`.
+    fn bytes(&self, at: usize) -> usize {
+        let images = self.calibration.batches.iter().chain(&self.scored.batches).map(|b| b.shape().dims()[0]);
+        images.sum::<usize>() * self.model.activations(at) * size_of::<f32>()
+    }
+
+    /// Runs every batch from the front to `depth` along `arch`. A batch that nobody else holds is given back
+    /// as soon as the next is there.
+    fn advance(&self, mut front: Front, arch: &Arch, depth: usize) -> Result<Front> {
+        let from = std::mem::replace(&mut front.depth, depth);
         let mut calibration = Calibration::new(self.model);
-        for batch in &mut next.calibration {
-            *batch = self.calibrate(front, arch, depth, batch, &mut calibration)?;
+        for batch in &mut front.calibration {
+            *batch = self.calibrate(from..depth, arch, batch, &mut calibration)?;
         }
-        calibration.finish(self.store.device(), &mut next.statistics)?;
-        let folds = Folds::new(self.store, &next.statistics);
-        for batch in &mut next.scored {
-            *batch = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
+        calibration.finish(self.store.device(), &mut front.statistics)?;
+        let folds = Folds::new(self.store, &front.statistics);
+        for batch in &mut front.scored {
+            *batch = self.run(Norms::Folded(&folds), from..depth, arch, batch)?;
         }
-        Ok(next)
+        Ok(front)
     }
 
     /// Takes one path from the front to its score; the group holds candidates that are all alike.
@@ -165,14 +165,14 @@ impl Evaluator<'_> {
         let mut calibration = Calibration::new(self.model);
         for batch in &front.calibration {
             // The head's own norms need its statistics too, so a batch runs to the end.
-            self.calibrate(front, arch, depth, batch, &mut calibration)?;
+            self.calibrate(front.depth..depth, arch, batch, &mut calibration)?;
         }
         let mut statistics = front.statistics.clone();
         calibration.finish(self.store.device(), &mut statistics)?;
         let folds = Folds::new(self.store, &statistics);
         let mut score = Score { top1: 0, top5: 0, images: 0 };
         for (batch, labels) in front.scored.iter().zip(&self.scored.labels) {
-            let logits = self.run(Norms::Folded(&folds), front.depth, depth, arch, batch)?;
+            let logits = self.run(Norms::Folded(&folds), front.depth..depth, arch, batch)?;
             add_score(&mut score, &logits.on_host()?, labels);
         }
         group.iter().try_for_each(|&i| done(i, score))
@@ -180,23 +180,22 @@ impl Evaluator<'_> {
 
     fn calibrate(
         &self,
-        front: &Front,
+        segments: Range<usize>,
         arch: &Arch,
-        depth: usize,
         batch: &Tensor,
         calibration: &mut Calibration,
     ) -> Result<Tensor> {
         let mut moments = Vec::new();
-        let y = self.run(Norms::Batch(&mut moments), front.depth, depth, arch, batch)?;
+        let y = self.run(Norms::Batch(&mut moments), segments, arch, batch)?;
         calibration.add(&moments)?;
         Ok(y)
     }
 
-    fn run(&self, norms: Norms<'_>, from: usize, to: usize, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
+    fn run(&self, norms: Norms<'_>, segments: Range<usize>, arch: &Arch, batch: &Tensor) -> Result<Tensor> {
         let mut tape = Tape::inference(self.store.device());
         let mut x: Var = tape.constant(batch.clone());
         let mut cx = Context { tape: &mut tape, store: self.store, norms, dropout: None };
-        for at in from..to {
+        for at in segments {
             x = self.model.segment(&mut cx, arch, at, &x)?;
         }
         Ok(x.tensor().clone())

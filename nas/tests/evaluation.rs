@@ -80,8 +80,48 @@ fn sharing_prefixes_changes_no_score() {
         let alone: Vec<Score> = archs.iter().map(|a| setup.scores(std::slice::from_ref(a), 0)[0]).collect();
         assert!(alone.windows(2).any(|w| w[0] != w[1]), "{space}: all candidates score alike");
         // Nothing shared, a little, everything.
-        for memory in [0, 40_000, usize::MAX] {
+        for memory in [0, 40_000, 150_000, 600_000, usize::MAX] {
             assert_eq!(setup.scores(&archs, memory), alone, "{space} with {memory} bytes");
+        }
+    }
+}
+
+#[test]
+fn sharing_takes_no_more_memory_than_it_may() {
+    let setup = setup("nas-bench-macro", 8);
+    let archs = setup.archs(12);
+    let peak = |memory: usize| {
+        setup.cpu.arena().reset_peak();
+        setup.scores(&archs, memory);
+        setup.cpu.arena().stats().peak
+    };
+    // A batch of the larger kind before the widest segment.
+    let widest = (0..setup.model.depth() - 2).map(|at| setup.model.activations(at)).max().unwrap();
+    let (alone, batch) = (peak(0), 10 * widest * size_of::<f32>());
+    let all = peak(usize::MAX);
+    assert!(all > alone + 4 * batch, "sharing holds something: {all} of {alone}");
+    for memory in (0..20).map(|i| i * (all - alone) / 16) {
+        let peak = peak(memory);
+        assert!(peak <= alone + memory + batch, "{memory} bytes: {peak} beside {alone}");
+    }
+}
+
+#[test]
+fn a_model_knows_how_many_values_stand_before_a_slot() {
+    for (name, _) in nas::space::list() {
+        let space = Space::load(name).unwrap().with_input(32, 3).unwrap();
+        let model = Model::new(&space, NormParams::Supernet).unwrap();
+        let cpu = Cpu::new(2).unwrap();
+        let store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
+        let arch = space.sample(&mut Rng::new(1, "arch").at(0, 0, 0));
+        let mut tape = Tape::inference(&cpu);
+        let mut x = tape.constant(Tensor::from_slice(&cpu, [2, 32, 32, 3], &[0.5; 2 * 32 * 32 * 3]).unwrap());
+        let mut moments = Vec::new();
+        for at in 0..=space.stem().len() + space.slots().len() {
+            assert_eq!(2 * model.activations(at), x.tensor().shape().len(), "{name}, segment {at}");
+            let norms = Norms::Batch(&mut moments);
+            let mut cx = Context { tape: &mut tape, store: &store, norms, dropout: None };
+            x = model.segment(&mut cx, &arch, at, &x).unwrap();
         }
     }
 }

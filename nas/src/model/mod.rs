@@ -280,6 +280,19 @@ impl Model {
         }
     }
 
+    /// Values that an image has before segment `at`, whatever the path.
+    ///
+    /// # Panics
+    /// Behind the first segment of the head.
+    pub fn activations(&self, at: usize) -> usize {
+        let (input, stem, slots) = (self.space.input(), self.space.stem(), self.space.slots());
+        let places: Vec<_> = stem.iter().map(|s| s.place).chain(slots.iter().map(|s| s.place)).collect();
+        match at.checked_sub(1) {
+            None => input.channels * input.size.pow(2),
+            Some(last) => places[last].output * places[last].output_size().pow(2),
+        }
+    }
+
     /// Whether two paths run the same thing in a segment.
     pub fn same_choice(&self, at: usize, a: &Arch, b: &Arch) -> bool {
         match at.checked_sub(self.stem.len()) {
