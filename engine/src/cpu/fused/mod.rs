@@ -13,6 +13,7 @@ mod plan;
 mod product;
 mod rows;
 mod strip;
+mod tile;
 mod window;
 
 pub use backward::{

@@ -7,6 +7,7 @@
 //! the strips `[block][row][16]` of a wide one. The right one is read in whole vectors: filters
 //! packed by [`pack`], or a strip as it lies. So nothing is transposed at run time.
 
+use super::tile::{self, ROWS, TILE, with_height};
 use crate::cpu::simd::{self, LANES, Loop, Simd};
 
 /// The left matrix: term `(outer, inner)` of row `r` lies at
@@ -98,7 +99,7 @@ pub fn packed_len(terms: usize, columns: usize) -> usize {
 /// Vectors of the next tile where `left` vectors are left.
 #[inline(always)]
 fn tile_width(left: usize) -> usize {
-    left.min(2)
+    left.min(TILE / LANES)
 }
 
 /// Packs a matrix for [`product`]: element `(term, column)` lies at `term * steps[0] + column *
@@ -144,7 +145,7 @@ pub fn product([rows, columns]: [usize; 2], left: Left<'_>, right: Right<'_>, to
     assert!(packed_len(right.terms[0], columns) <= right.data.len(), "right matrix");
     assert!((rows - 1) * to.row + columns <= to.data.len(), "product");
     // By the tallest tiles, so that the lines are spread over nearly all of them.
-    let asking = Asking::new(ahead, rows.div_ceil(ROWS) * columns.div_ceil(2 * LANES));
+    let asking = Asking::new(ahead, rows.div_ceil(ROWS) * columns.div_ceil(TILE));
     simd::run_narrow(Product { rows, columns, left, right, to, asking });
 }
 
@@ -156,9 +157,6 @@ struct Product<'a> {
     to: Target<'a>,
     asking: Asking,
 }
-
-/// Rows of a tile of two vectors.
-const ROWS: usize = 6;
 
 impl Loop for Product<'_> {
     #[inline(always)]
@@ -178,42 +176,12 @@ impl Loop for Product<'_> {
 }
 
 impl Product<'_> {
-    /// One column of tiles. Even row tiles: a last tile of one or two rows would wait for its sums.
+    /// One column of tiles.
     #[inline(always)]
     fn column<const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
-        let most = match (S::FMA, V) {
-            (true, 1) => 12,
-            (true, _) => ROWS,
-            (false, 1) => 4,
-            (false, _) => 2,
-        };
-        let tiles = self.rows.div_ceil(most);
-        let (high, longer) = (self.rows / tiles, self.rows % tiles);
-        let mut row = 0;
-        for tile in 0..tiles {
-            let high = high + usize::from(tile < longer);
+        for rows in tile::cut::<S>(self.rows, V) {
             self.asking.ask(s);
-            macro_rules! tile {
-                ($n:literal) => {
-                    self.tile::<$n, V, S>(s, row, column, right)
-                };
-            }
-            match high {
-                1 => tile!(1),
-                2 => tile!(2),
-                3 if S::FMA || V == 1 => tile!(3),
-                4 if S::FMA || V == 1 => tile!(4),
-                5 if S::FMA => tile!(5),
-                6 if S::FMA => tile!(6),
-                7 if S::FMA && V == 1 => tile!(7),
-                8 if S::FMA && V == 1 => tile!(8),
-                9 if S::FMA && V == 1 => tile!(9),
-                10 if S::FMA && V == 1 => tile!(10),
-                11 if S::FMA && V == 1 => tile!(11),
-                12 if S::FMA && V == 1 => tile!(12),
-                _ => unreachable!("a tile has at most {most} rows"),
-            }
-            row += high;
+            with_height!(rows.len(), S, V, R => self.tile::<R, V, S>(s, rows.start, column, right));
         }
     }
 
@@ -225,46 +193,19 @@ impl Product<'_> {
         column: usize,
         right: usize,
     ) {
-        let left = &self.left;
-        let mut sums = [[s.splat(0.0); V]; R];
+        let mut sums = [[s.wsplat(0.0); V]; R];
         // SAFETY: `product` checked the last row, the last term and the packed length.
-        unsafe {
-            let rows: [*const f32; R] = std::array::from_fn(|r| left.data.as_ptr().add((row + r) * left.row));
-            let mut b = self.right.data.as_ptr().add(right);
-            for outer in 0..left.outer[0] {
-                let mut at = outer * left.outer[1];
-                for _ in 0..left.inner[0] {
-                    let columns: [S::V; V] = std::array::from_fn(|v| s.load(b.add(v * LANES)));
-                    for (sums, row) in sums.iter_mut().zip(rows) {
-                        let a = s.splat(*row.add(at));
-                        for (sum, column) in sums.iter_mut().zip(columns) {
-                            *sum = s.fma(a, column, *sum);
-                        }
-                    }
-                    at += left.inner[1];
-                    b = b.add(V * LANES);
-                }
-            }
-        }
+        unsafe { tile::add_products(s, &self.left, row, self.right.data.as_ptr().add(right), &mut sums) };
         let width = (self.columns - column).min(V * LANES);
-        for (r, sums) in sums.iter().enumerate() {
+        for (r, mut sums) in sums.into_iter().enumerate() {
             let to = &mut self.to.data[(row + r) * self.to.row + column..][..width];
-            if width == V * LANES {
-                let to = to.as_mut_ptr();
-                for (v, &sum) in sums.iter().enumerate() {
-                    // SAFETY: `to` has V vectors.
-                    unsafe {
-                        let to = to.add(v * LANES);
-                        s.store(to, if self.to.add { s.add(s.load(to), sum) } else { sum });
-                    }
-                }
-            } else {
-                for (v, to) in to.chunks_mut(LANES).enumerate() {
-                    for (to, value) in to.iter_mut().zip(s.array(sums[v])) {
-                        *to = if self.to.add { *to + value } else { value };
-                    }
+            if self.to.add {
+                let old: [S::W; V] = tile::get(s, to);
+                for (sum, old) in sums.iter_mut().zip(old) {
+                    *sum = s.wadd(old, *sum);
                 }
             }
+            tile::put(s, sums, to);
         }
     }
 }

@@ -11,11 +11,9 @@ use std::ops::Range;
 use crate::cpu::Disjoint;
 use crate::cpu::fused::curve::{Curve, with_curve};
 use crate::cpu::fused::product::Left;
+use crate::cpu::fused::tile::{self, TILE, with_height};
 use crate::cpu::simd::{self, LANES, Loop, Simd};
 use crate::ops::Act;
-
-/// Columns of a tile.
-pub(super) const TILE: usize = 2 * LANES;
 
 /// A column of a filter before it is folded.
 pub(super) struct Column<'a> {
@@ -159,7 +157,6 @@ impl Cursor {
 impl<C: Curve> Loop for Layer<'_, '_, C> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert!(S::WIDE == LANES, "run_narrow has vectors of eight");
         for column in self.columns.clone().step_by(TILE) {
             match lanes(self.filter.size[1], column) {
                 LANES => self.column::<1, S>(s, column),
@@ -170,42 +167,12 @@ impl<C: Curve> Loop for Layer<'_, '_, C> {
 }
 
 impl<C: Curve> Layer<'_, '_, C> {
-    /// One column of tiles. Even row tiles: a last tile of one or two rows would wait for its sums.
+    /// One column of tiles.
     #[inline(always)]
     fn column<const V: usize, S: Simd>(&self, s: S, column: usize) {
-        let most = match (S::FMA, V) {
-            (true, 1) => 12,
-            (true, _) => 6,
-            (false, 1) => 4,
-            (false, _) => 2,
-        };
         let mut cursor = Cursor { at: self.to.first + column, left: self.to.line[0] };
-        let tiles = self.rows.div_ceil(most);
-        let (high, more) = (self.rows / tiles, self.rows % tiles);
-        let mut row = 0;
-        for tile in 0..tiles {
-            let high = high + usize::from(tile < more);
-            macro_rules! tile {
-                ($n:literal) => {
-                    self.tile::<$n, V, S>(s, row, column, &mut cursor)
-                };
-            }
-            match high {
-                1 => tile!(1),
-                2 => tile!(2),
-                3 if S::FMA || V == 1 => tile!(3),
-                4 if S::FMA || V == 1 => tile!(4),
-                5 if S::FMA => tile!(5),
-                6 if S::FMA => tile!(6),
-                7 if S::FMA && V == 1 => tile!(7),
-                8 if S::FMA && V == 1 => tile!(8),
-                9 if S::FMA && V == 1 => tile!(9),
-                10 if S::FMA && V == 1 => tile!(10),
-                11 if S::FMA && V == 1 => tile!(11),
-                12 if S::FMA && V == 1 => tile!(12),
-                _ => unreachable!("a tile has at most {most} rows"),
-            }
-            row += high;
+        for rows in tile::cut::<S>(self.rows, V) {
+            with_height!(rows.len(), S, V, R => self.tile::<R, V, S>(s, rows.start, column, &mut cursor));
         }
     }
 
@@ -217,7 +184,7 @@ impl<C: Curve> Layer<'_, '_, C> {
         column: usize,
         cursor: &mut Cursor,
     ) {
-        let (left, Filter { data, size: [terms, wide], first }) = (&self.left, self.filter);
+        let Filter { data, size: [terms, wide], first } = self.filter;
         let width = (wide - column).min(V * LANES);
         let mut places = [0; R];
         for place in &mut places {
@@ -235,81 +202,26 @@ impl<C: Curve> Layer<'_, '_, C> {
         } else {
             for (sums, &at) in sums.iter_mut().zip(&places) {
                 // SAFETY: only this task has these rows and columns.
-                *sums = get(s, unsafe { self.to.parts.slice(at..at + width) });
+                *sums = tile::get(s, unsafe { self.to.parts.slice(at..at + width) });
             }
         }
         // SAFETY: `layer` checked the last row, the last term and the filter's length.
         unsafe {
-            let rows: [*const f32; R] = std::array::from_fn(|r| left.data.as_ptr().add((row + r) * left.row));
-            let mut b = filter.add((1 + first) * V * LANES);
-            for outer in 0..left.outer[0] {
-                let mut at = outer * left.outer[1];
-                for _ in 0..left.inner[0] {
-                    let mut columns = [s.wsplat(0.0); V];
-                    for (v, column) in columns.iter_mut().enumerate() {
-                        *column = s.wload(b.add(v * LANES));
-                    }
-                    for (sums, row) in sums.iter_mut().zip(rows) {
-                        let a = s.wsplat(*row.add(at));
-                        for (sum, column) in sums.iter_mut().zip(columns) {
-                            *sum = s.wfma(a, column, *sum);
-                        }
-                    }
-                    at += left.inner[1];
-                    b = b.add(V * LANES);
-                }
-            }
+            let terms = filter.add((1 + first) * V * LANES);
+            tile::add_products(s, &self.left, row, terms, &mut sums);
         }
         for (mut sums, at) in sums.into_iter().zip(places) {
             for sum in &mut sums {
                 *sum = C::value(s, *sum);
             }
             if !self.residual.is_empty() {
-                let more: [S::W; V] = get(s, &self.residual[at..at + width]);
+                let more: [S::W; V] = tile::get(s, &self.residual[at..at + width]);
                 for (sum, more) in sums.iter_mut().zip(more) {
                     *sum = s.wadd(*sum, more);
                 }
             }
             // SAFETY: only this task has these rows and columns.
-            put(s, sums, unsafe { self.to.parts.slice(at..at + width) });
+            tile::put(s, sums, unsafe { self.to.parts.slice(at..at + width) });
         }
     }
-}
-
-/// The elements of `from`, zeros beyond.
-#[inline(always)]
-fn get<const V: usize, S: Simd>(s: S, from: &[f32]) -> [S::W; V] {
-    let mut values = [s.wsplat(0.0); V];
-    if from.len() == V * LANES {
-        for (v, value) in values.iter_mut().enumerate() {
-            // SAFETY: `V` vectors of eight.
-            *value = unsafe { s.wload(from.as_ptr().add(v * LANES)) };
-        }
-        return values;
-    }
-    let mut all = [0.0; TILE];
-    all[..from.len()].copy_from_slice(from);
-    for (v, value) in values.iter_mut().enumerate() {
-        // SAFETY: at most two vectors of eight.
-        *value = unsafe { s.wload(all.as_ptr().add(v * LANES)) };
-    }
-    values
-}
-
-/// As many elements as `to` has.
-#[inline(always)]
-fn put<const V: usize, S: Simd>(s: S, values: [S::W; V], to: &mut [f32]) {
-    if to.len() == V * LANES {
-        for (v, value) in values.into_iter().enumerate() {
-            // SAFETY: `V` vectors of eight.
-            unsafe { s.wstore(to.as_mut_ptr().add(v * LANES), value) };
-        }
-        return;
-    }
-    let mut all = [0.0; TILE];
-    for (v, value) in values.into_iter().enumerate() {
-        // SAFETY: at most two vectors of eight.
-        unsafe { s.wstore(all.as_mut_ptr().add(v * LANES), value) };
-    }
-    to.copy_from_slice(&all[..to.len()]);
 }
