@@ -1,4 +1,4 @@
-//! The fused inverted residual block: shapes A to G.
+//! Training of the fused inverted residual block, shapes A to G; `monopath bench block` also evaluates one, folded.
 //!
 //! `MONOPATH_ISA=avx2 cargo bench -p engine --bench block -- [--threads N] [--filter TEXT] [--runs N]
 //! [--passes]`
