@@ -4,7 +4,7 @@
     cargo build --release
     python3 benches/compare.py --python VENV/bin/python            # everything, 5 pairs: about an hour and a half
     python3 benches/compare.py --python VENV/bin/python --rows step/cifar block --pairs 7
-    python3 benches/compare.py --table benches/record/FILE.jsonl   # the table of a record again
+    python3 benches/compare.py --table benches/record/FILE.jsonl   # the table of a record, or of several, again
 
 VENV holds torch, numpy, onnx and onnxruntime. Every pair is a line of the record; a run that was broken off
 goes on where it stopped. One thread is compared by CPU time, two by wall time; what else ran on the machine
@@ -102,7 +102,7 @@ def rows():
         # two rounds. Over a part of the images: a candidate of 2,048 + 5,000 costs as many times as much on both
         # sides (ours a little less, for filters are folded once), and the memory for sharing is that part of 2 GiB.
         rate = "candidates_per_cpu_hour" if threads == 1 else "candidates_per_hour"
-        for name, label, rounds, part in (("search", "search", 20, 32), ("search-first", "its first two rounds", 1, 8)):
+        for name, label, rounds, part in (("search-whole", "search", 20, 32), ("search-first", "its first two rounds", 1, 8)):
             images = ["--recal-images", str(2048 // part), "--val-images", str(5000 // part), *t]
             evolution = ["--population", "50", "--rounds", str(rounds), "--memory-mib", str(2048 // part)]
             table[f"{name}/cifar{at}"] = Row(
@@ -184,13 +184,16 @@ def spread(values, digits=2):
     return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}-{max(values):.{digits}f}]"
 
 
-def show(path):
-    """The record as Markdown: median of the pair ratios with extremes, medians of both sides, memory."""
-    records, table = read(path), rows()
+def show(paths):
+    """Records as Markdown: median of the pair ratios with extremes, medians of both sides, memory."""
+    records, table = [record for path in paths for record in read(path)], rows()
     if not records:
-        sys.exit(f"{path}: no record")
-    first = records[0]
-    print(f"{first['date']}, {first['machine']}, commit {first['commit']}, isa {first['isa']}; "
+        sys.exit(f"{', '.join(map(str, paths))}: no record")
+
+    def all_of(key):
+        return ", ".join(sorted({r[key] for r in records}))
+
+    print(f"{all_of('date')}, {all_of('machine')}, commits {all_of('commit')}, isa {all_of('isa')}; "
           f"median of pair ratios [min-max]\n")
     print("| measure | threads | ratio | at least | aim | theirs | ours | pairs | others |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     memory = {}
@@ -221,18 +224,19 @@ def main():
                         help="measure a pair again if others used more of the machine [default: 0.1]")
     parser.add_argument("--isa", choices=("avx2", "native"), default="avx2")
     parser.add_argument("--record", help="file that pairs are added to [default: benches/record/DATE-COMMIT-ISA.jsonl]")
-    parser.add_argument("--table", metavar="FILE", help="measure nothing; print the table of this record")
+    parser.add_argument("--table", metavar="FILE", nargs="+", type=Path,
+                        help="measure nothing; print the table of these records")
     parser.add_argument("--list", action="store_true", help="list the rows")
     args = parser.parse_args()
     if args.table:
-        return show(Path(args.table))
+        return show(args.table)
     names = [n for n in rows() if any(n.startswith(r) for r in args.rows)
              and (args.threads is None or n.endswith("@2") == (args.threads == 2))]
     if args.list or not names:
         return print("\n".join(rows()))
     if not OURS.exists():
         sys.exit(f"{OURS} is missing: run `cargo build --release` first")
-    show(measure(names, args))
+    show([measure(names, args)])
 
 
 if __name__ == "__main__":
