@@ -56,8 +56,8 @@ mod tests {
         let mut c = Counters::default();
         c.instructions.insert(Class::Float, Executed { warp: 1, lane: 20 });
         c.instructions.insert(Class::Load, Executed { warp: 1, lane: 3 });
-        t.launched("a", &c);
-        t.launched("b", &c);
+        t.launched("a", [32, 0], &c);
+        t.launched("b", [32, 0], &c);
         assert_eq!(lanes_of(&t), 46);
     }
 }

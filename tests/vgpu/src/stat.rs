@@ -126,8 +126,8 @@ mod tests {
         let mut c = Counters::default();
         c.global.load_requests = 2;
         c.global.load_sectors = 32;
-        t.launched("second", &c);
-        t.launched("first", &c);
+        t.launched("second", [32, 0], &c);
+        t.launched("first", [32, 0], &c);
         let text = table(&t);
         let lines: Vec<&str> = text.lines().collect();
         assert!(

@@ -155,6 +155,7 @@ impl Driver {
         ];
         self.tally.alive_at_exit =
             alive.iter().filter(|(_, n)| *n > 0).map(|(k, n)| (k.to_string(), *n as u64)).collect();
+        self.modules.values().for_each(|m| self.tally.covered(&m.ptx));
         self.tally.peak_bytes = self.memory.peak();
         let (counts, errors, warnings) = report::totals();
         self.tally.reports = counts;

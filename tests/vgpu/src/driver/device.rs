@@ -287,6 +287,7 @@ impl Driver {
     /// Takes a module out of device memory and forgets it.
     pub fn unload(&mut self, module: u64) {
         if let Some(m) = self.modules.remove(&module) {
+            self.tally.covered(&m.ptx);
             if let Err(e) = m.ptx.unplace(&self.memory) {
                 report::emit(&Report::error(Kind::Internal, "cuModuleUnload", e.to_string()));
             }

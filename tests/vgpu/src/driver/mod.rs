@@ -23,7 +23,7 @@ pub(crate) mod device;
 mod entry;
 mod host;
 mod module;
-mod occupancy;
+pub mod occupancy;
 mod order;
 mod pool;
 mod queue;

@@ -1,5 +1,5 @@
-//! How many blocks of a kernel fit on a multiprocessor: the smallest of what threads, block slots and shared memory
-//! allow. Registers are not known (nothing is assembled here), so the answer is an upper bound.
+//! How many blocks of a kernel fit on a multiprocessor: the smallest of what threads, block slots, shared memory and
+//! registers allow. A program that asks the driver gets an upper bound, since registers are known to the assembler alone.
 
 use crate::props::{DeviceProps, WARP};
 
@@ -40,6 +40,13 @@ pub fn blocks(props: &DeviceProps, needs: &Needs, threads: u32, dynamic: u64) ->
     let by_shared =
         if shared == 0 { u32::MAX } else { props.shared_per_multiprocessor.checked_div(shared).unwrap_or(0) };
     by_threads.min(by_shared).min(props.max_blocks_per_multiprocessor)
+}
+
+/// Blocks of `threads` threads of so many registers whose registers fit on a multiprocessor. A warp takes its registers in
+/// units of 256, and each of four schedulers has a quarter of them.
+pub fn blocks_by_registers(props: &DeviceProps, registers: u32, threads: u32) -> u32 {
+    let each = (registers * WARP as u32).next_multiple_of(256).max(256);
+    props.registers / 4 / each * 4 / threads.div_ceil(WARP as u32).max(1)
 }
 
 /// Dynamic shared memory per block, in bytes, if `count` blocks of `threads` threads are to fit on a multiprocessor.
@@ -93,6 +100,17 @@ mod tests {
         assert_eq!(blocks(&p, &NEEDS, 32, 48 << 10), 3);
         assert_eq!(blocks(&p, &NEEDS, 32, (48 << 10) + 1), 0, "no opt-in");
         assert_eq!(blocks(&p, &Needs { optin: 100 << 10, ..NEEDS }, 32, 100 << 10), 1);
+    }
+
+    /// As `cuda_occupancy.h` of the runtime says of 80 registers and 20 KiB: "blocks/SM 6 (regs 6 smem 7 warps 16)".
+    #[test]
+    fn registers_are_taken_by_the_warp() {
+        let p = DeviceProps::new((8, 0), 1 << 30);
+        assert_eq!(blocks_by_registers(&p, 80, 128), 6);
+        assert_eq!(blocks_by_registers(&p, 168, 128), 3);
+        assert_eq!(blocks_by_registers(&p, 255, 256), 1);
+        assert_eq!(blocks_by_registers(&p, 32, 1024), 2);
+        assert_eq!(blocks_by_registers(&p, 168, 192), 2);
     }
 
     #[test]

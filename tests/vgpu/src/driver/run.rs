@@ -143,7 +143,9 @@ impl Driver {
                     let _ = std::io::stdout().write_all(printed.as_bytes());
                 }
                 let Op::Kernel(kernel) = &task.op else { unreachable!("only kernels have counters") };
-                self.tally.launched(kernel.kernel().name(), &counters);
+                let threads = kernel.block.iter().map(|n| u64::from(*n)).product();
+                let shared = kernel.kernel().shared_with(kernel.dynamic_shared).into();
+                self.tally.launched(kernel.kernel().name(), [threads, shared], &counters);
                 if let Some(file) = &mut self.launches {
                     let record = LaunchRecord {
                         operation: id,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
+use crate::ptx;
 
 /// A count with its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +50,18 @@ pub struct Library {
 
 /// Launches of one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KernelTally {
     /// How often it ran.
     pub launches: u64,
     /// What those launches executed, merged.
     pub counters: Counters,
+    /// Most threads of a block.
+    pub threads: u64,
+    /// Most shared memory of a block, in bytes.
+    pub shared: u64,
+    /// Basic blocks by the PTX line that each begins in, and whether a warp came to it.
+    pub blocks: BTreeMap<u32, bool>,
 }
 
 /// The counters of a run.
@@ -117,14 +125,27 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds a finished launch.
-    pub fn launched(&mut self, kernel: &str, counters: &Counters) {
+    /// Adds a finished launch of blocks of so many threads and bytes of shared memory.
+    pub fn launched(&mut self, kernel: &str, [threads, shared]: [u64; 2], counters: &Counters) {
         let entry = match self.kernels.get_mut(kernel) {
             Some(entry) => entry,
             None => self.kernels.entry(kernel.to_string()).or_default(),
         };
         entry.launches += 1;
+        entry.threads = entry.threads.max(threads);
+        entry.shared = entry.shared.max(shared);
         entry.counters.merge(counters);
+    }
+
+    /// Adds which basic blocks of a module's kernels were reached, of those that ran.
+    pub fn covered(&mut self, module: &ptx::Module) {
+        for kernel in module.kernels() {
+            if let Some(entry) = self.kernels.get_mut(kernel.name()) {
+                for (line, reached) in kernel.blocks() {
+                    *entry.blocks.entry(line).or_default() |= reached;
+                }
+            }
+        }
     }
 }
 
@@ -153,9 +174,10 @@ mod tests {
     fn a_tally_survives_json() {
         let mut t = Tally { seed: 3, ..Tally::default() };
         t.host_to_device.add(12);
-        t.launched("k", &Counters { blocks: 2, ..Counters::default() });
-        t.launched("k", &Counters { blocks: 3, ..Counters::default() });
-        assert_eq!((t.kernels["k"].launches, t.kernels["k"].counters.blocks), (2, 5));
+        t.launched("k", [64, 0], &Counters { blocks: 2, ..Counters::default() });
+        t.launched("k", [32, 48], &Counters { blocks: 3, ..Counters::default() });
+        let k = &t.kernels["k"];
+        assert_eq!((k.launches, k.counters.blocks, k.threads, k.shared), (2, 5, 64, 48));
         let text = serde_json::to_string(&t).expect("plain data");
         assert_eq!(serde_json::from_str::<Tally>(&text).expect("written above"), t);
     }

@@ -329,11 +329,7 @@ pub fn launch_traced(
     validate(kernel, launch, props)?;
     let code = kernel.code.as_ref();
     let schedule = Schedule::new(launch.seed);
-    let shared_bytes = if launch.dynamic_shared > 0 {
-        code.shared_bytes.next_multiple_of(code.shared_align) + launch.dynamic_shared
-    } else {
-        code.shared_bytes
-    };
+    let shared_bytes = kernel.shared_with(launch.dynamic_shared);
     let job = Job {
         kernel,
         code,

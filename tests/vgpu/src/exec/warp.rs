@@ -308,6 +308,7 @@ impl Warp {
                     let p = self.preds[(inst.guard & !NEG) as usize];
                     let m = g.mask & if inst.guard & NEG != 0 { !p } else { p };
                     self.executed += 1;
+                    code.reach(g.pc);
                     cx.tally.count(inst.class, m);
                     match inst.op {
                         Op::Bra => {

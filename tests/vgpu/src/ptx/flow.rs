@@ -1,8 +1,10 @@
 //! Control flow of a kernel: where the ways of every branch meet again (its immediate post-dominator).
 
+use std::sync::atomic::AtomicBool;
+
 use super::inst::{Code, NEVER, Op, TRUE};
 
-/// Sets the convergence point of every conditional branch.
+/// Finds the basic blocks and sets the convergence point of every conditional branch.
 ///
 /// Post-dominators by the iteration of Cooper, Harvey and Kennedy ("A simple, fast dominance algorithm") on the
 /// reversed graph of basic blocks.
@@ -27,6 +29,8 @@ pub(crate) fn converge(code: &mut Code) {
         }
     }
     let starts: Vec<usize> = (0..n).filter(|i| leader[*i]).collect();
+    code.starts = starts.iter().map(|start| *start as u32).collect();
+    code.reached = std::iter::repeat_with(AtomicBool::default).take(n).collect();
     let exit = starts.len();
     let mut block_of = vec![exit; n + 1];
     for (b, start) in starts.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! constants if the top bit is set. Predicates are bit masks with their own numbers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::counters::Class;
@@ -613,9 +614,23 @@ pub(crate) struct Code {
     pub shared_align: u32,
     pub local_bytes: u32,
     pub uses_dynamic_shared: bool,
+    /// First instructions of the basic blocks, ascending.
+    pub starts: Vec<u32>,
+    /// Whether some warp came to an instruction, for each.
+    pub reached: Vec<AtomicBool>,
 }
 
 impl Code {
+    /// Notes that a warp came to an instruction.
+    #[inline(always)]
+    pub(crate) fn reach(&self, at: u32) {
+        let seen = &self.reached[at as usize];
+        // Workers share these bytes: a store each time would pass them to and fro.
+        if !seen.load(Relaxed) {
+            seen.store(true, Relaxed);
+        }
+    }
+
     /// The PTX line of an instruction as written.
     pub(crate) fn text_of(&self, at: usize) -> &str {
         let line = self.places.get(at).map_or(0, |p| p.line) as usize;

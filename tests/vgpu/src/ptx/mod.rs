@@ -13,8 +13,9 @@ mod operands;
 mod parse;
 pub(crate) mod types;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::memory::{Memory, MemoryError, Origin};
 
@@ -69,6 +70,14 @@ impl Kernel {
         self.code.shared_bytes
     }
 
+    /// Shared memory of a block with so much of it dynamic, in bytes.
+    pub fn shared_with(&self, dynamic: u32) -> u32 {
+        match dynamic {
+            0 => self.code.shared_bytes,
+            _ => self.code.shared_bytes.next_multiple_of(self.code.shared_align) + dynamic,
+        }
+    }
+
     /// Local memory of a thread in bytes.
     pub fn local_bytes(&self) -> u32 {
         self.code.local_bytes
@@ -87,6 +96,17 @@ impl Kernel {
     /// Largest block from `.maxntid` or `.reqntid`, in threads.
     pub fn max_threads(&self) -> Option<u32> {
         self.max_threads.map(|n| n.iter().fold(1, |a, b| u32::saturating_mul(a, *b)))
+    }
+
+    /// The basic blocks by the PTX line that each begins in, and whether a warp of any launch so far came to it. A
+    /// function that is called twice has its blocks twice: they are reached if one of them is.
+    pub fn blocks(&self) -> BTreeMap<u32, bool> {
+        let mut blocks = BTreeMap::new();
+        for start in self.code.starts.iter().map(|start| *start as usize) {
+            *blocks.entry(self.code.places[start].line).or_default() |=
+                self.code.reached[start].load(Ordering::Relaxed);
+        }
+        blocks
     }
 
     /// Virtual registers of the PTX after inlining, in 32-bit units: no statement about a real device.
