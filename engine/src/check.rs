@@ -361,7 +361,7 @@ pub fn run_op(
 /// f64 definition; skipped gradients; the same bits a second time.
 ///
 /// # Errors
-/// [`crate::Error::NotOnDevice`] and [`crate::Error::NoKernel`], where there is nothing to check; what the driver says.
+/// [`crate::Error::NoKernel`], where there is nothing to check; what the driver says.
 ///
 /// # Panics
 /// As [`check`].

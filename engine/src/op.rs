@@ -49,7 +49,7 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// [`Op::forward`] on a GPU, where all tensors lie.
     ///
     /// # Errors
-    /// As [`Op::forward`]; [`Error::NotOnDevice`] or [`Error::NoKernel`] where kernels are missing; what the driver says.
+    /// As [`Op::forward`]; [`Error::NoKernel`] where no kernel serves the shapes; what the driver says.
     fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output>;
 
     /// [`Op::backward`] on a GPU: stores into every slot that [is fresh](Slot::is_fresh), adds into the others, and skips
@@ -65,31 +65,6 @@ pub trait Op: fmt::Debug + Send + Sync {
         dx: &mut [Option<Slot<'_>>],
     ) -> Result<()>;
 }
-
-/// The CUDA halves of an [`Op`] that has no kernels yet.
-macro_rules! not_on_cuda {
-    () => {
-        fn forward_cuda(
-            &self,
-            cuda: &$crate::cuda::Cuda,
-            _inputs: &[&$crate::tensor::Tensor],
-            _record: bool,
-        ) -> $crate::error::Result<$crate::op::Output> {
-            Err(cuda.lacks(self.name()))
-        }
-
-        fn backward_cuda(
-            &self,
-            cuda: &$crate::cuda::Cuda,
-            _kept: &$crate::op::Kept<'_>,
-            _dy: &$crate::tensor::Tensor,
-            _dx: &mut [Option<$crate::cuda::Slot<'_>>],
-        ) -> $crate::error::Result<()> {
-            Err(cuda.lacks(self.name()))
-        }
-    };
-}
-pub(crate) use not_on_cuda;
 
 /// Which tensors the tape holds for backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 // Batch norm between passes: partial moments to statistics, scale and shift.
-#include "common.cuh"
+#include "norm.cuh"
 
 struct Finalise {
     int partials, c;
@@ -100,8 +100,7 @@ static __device__ __forceinline__ float2 total(const float2* sums, int c, const 
     return make_float2(sum, product);
 }
 
-// Partial sums to the gradients of weight and bias, which are added, and to the linear map
-//   dh = p * du + q * h + r = scale * (du - sum / n - (h - mean) * product / (n * (variance + eps)))
+// Partial sums to gradients and to the linear map.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
     const float2* __restrict__ sums, const float* __restrict__ scale, const float* __restrict__ mean,
     const float* __restrict__ variance, float* __restrict__ dgamma, float* __restrict__ dbeta, float* __restrict__ pqr,
@@ -109,13 +108,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
     const int c = blockIdx.x * 32 + (threadIdx.x & 31);
     const float2 t = total(sums, c, d);
     if (threadIdx.x >= 32 || c >= d.c) return;
-    const float precision = 1.0f / (variance[c] + d.eps), s = scale[c];
-    if (dgamma) dgamma[c] += t.y * sqrtf(precision);
-    if (dbeta) dbeta[c] += t.x;
-    const float q = -s * precision * t.y / d.n;
-    pqr[c] = s;
-    pqr[d.c + c] = q;
-    pqr[2 * d.c + c] = -s * t.x / d.n - q * mean[c];
+    NormBackward{scale, mean, variance, dgamma, dbeta, pqr, d.c, d.n, d.eps}.finish(c, t.x, t.y);
 }
 
 // The same where the statistics were given: the map is dh = scale * du, and they have gradients of their own.
@@ -134,23 +127,39 @@ extern "C" __global__ void __launch_bounds__(256)
     if (dvariance) dvariance[c] -= 0.5f * s * precision * t.y;
 }
 
-struct Partials {
-    int partials, len;
+// What becomes of the partial gradients of one array.
+struct Gradient {
+    const float* parts;
+    float* out;
+    // Elements, parts, from one part to the next.
+    int len, partials, stride;
+    // Added to what is there, or stored.
+    int add;
+    // First of the blocks that work on it.
+    u32 block;
 };
 
-// out[i] += sum over p of parts[p][i], in ascending order of eight interleaved chains.
-extern "C" __global__ void __launch_bounds__(256)
-    sum_partials(const float* __restrict__ parts, float* __restrict__ out, Partials d) {
+// As many as a fused block has. Those that are missing begin past the last block.
+struct Gradients {
+    Gradient each[8];
+};
+
+// out[i] = sum over p of parts[p][i] for several arrays, each in ascending order of eight interleaved chains.
+extern "C" __global__ void __launch_bounds__(256) sum_partials(Gradients all) {
     __shared__ float part[8][32];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
+    Gradient d = all.each[0];
+#pragma unroll
+    for (int i = 1; i < 8; ++i)
+        if (blockIdx.x >= all.each[i].block) d = all.each[i];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, i = (blockIdx.x - d.block) * 32 + lane;
     float sum = 0.0f;
     if (i < d.len)
-        for (int p = warp; p < d.partials; p += 8) sum += parts[(long long)p * d.len + i];
+        for (int p = warp; p < d.partials; p += 8) sum += d.parts[(long long)p * d.stride + i];
     part[warp][lane] = sum;
     __syncthreads();
     if (warp != 0 || i >= d.len) return;
     sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < 8; ++j) sum += part[j][lane];
-    out[i] += sum;
+    d.out[i] = d.add ? d.out[i] + sum : sum;
 }

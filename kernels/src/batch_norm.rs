@@ -3,7 +3,7 @@
 
 use cudarc::driver::{CudaStream, DeviceRepr};
 
-use crate::device::{Arg, DType, Device, Image, Input, Kernel, Output, image};
+use crate::device::{Arg, DType, Device, Image, Input, Kernel, Output, Write, image};
 use crate::error::{KernelError, Result};
 
 const IMAGE: Image = image!("batch_norm");
@@ -286,21 +286,105 @@ impl FrozenBackward {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Arrays of one launch.
+const MOST: usize = 8;
+
+/// Elements that a block of `sum_partials` adds up.
+const SUMMED: usize = 32;
+
+/// The partial gradients of an array as `batch_norm.cu` has them.
+#[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-struct SumDims {
-    partials: i32,
+struct Gradient {
+    parts: u64,
+    out: u64,
     len: i32,
+    partials: i32,
+    stride: i32,
+    add: i32,
+    block: u32,
 }
 
-// SAFETY: plain 32-bit numbers in the order of the kernel's struct.
-unsafe impl DeviceRepr for SumDims {}
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct Gradients([Gradient; MOST]);
 
-/// Adds partial gradients, such as those of filters, to a gradient.
+// SAFETY: plain addresses and 32-bit numbers in the order of the kernel's struct.
+unsafe impl DeviceRepr for Gradients {}
+
+/// Partial gradients of an array, and where their sum goes; all f32.
+#[derive(Debug)]
+pub struct Partial<'a> {
+    /// Parts one after another, each of `stride` elements.
+    pub parts: Input<'a>,
+    /// How many there are.
+    pub partials: usize,
+    /// Elements from one part to the next.
+    pub stride: usize,
+    /// Where in a part the array begins.
+    pub offset: usize,
+    /// Elements of the array.
+    pub len: usize,
+    /// Their sum `[len]`.
+    pub out: Output<'a>,
+    /// Whether it is added.
+    pub write: Write,
+}
+
+/// Sums partial gradients, such as those of filters, of up to eight arrays in one launch.
+#[derive(Debug)]
+pub struct SumAll(Kernel);
+
+impl SumAll {
+    /// Prepares launches.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn new(device: &Device) -> Result<SumAll> {
+        Ok(SumAll(device.kernel(&IMAGE, "sum_partials".into(), 0)?))
+    }
+
+    /// Launches; nothing where there are no arrays.
+    ///
+    /// # Errors
+    /// Too many arrays, an empty one; a buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, arrays: Vec<Partial<'_>>) -> Result<()> {
+        if arrays.is_empty() {
+            return Ok(());
+        }
+        if arrays.len() > MOST {
+            let (op, what, value) = ("sum_partials", "arrays", arrays.len());
+            return Err(KernelError::Shape { op, what, value, expected: "1 to 8" });
+        }
+        // Those that are missing begin past the last block.
+        let mut all = Gradients([Gradient { block: u32::MAX, ..Gradient::default() }; MOST]);
+        let mut block = 0;
+        for (to, a) in all.0.iter_mut().zip(arrays) {
+            check("sum_partials", [("partials", a.partials), ("len", a.len), ("stride", a.stride)])?;
+            let needed = (a.partials - 1) * a.stride + a.offset + a.len;
+            let parts = self.0.address(&Arg::In("parts", a.parts, DType::F32, needed))?;
+            *to = Gradient {
+                parts: parts + (a.offset * DType::F32.size()) as u64,
+                out: self.0.address(&Arg::Out("out", a.out, DType::F32, a.len))?,
+                len: a.len as i32,
+                partials: a.partials as i32,
+                stride: a.stride as i32,
+                add: a.write.adds(),
+                block,
+            };
+            block += a.len.div_ceil(SUMMED) as u32;
+        }
+        // SAFETY: the kernel takes these dimensions alone; it stays within the sizes that were checked.
+        unsafe { self.0.launch(stream, [block, 1, 1], 256, &[], &all) }
+    }
+}
+
+/// Adds the partial gradients of one array to a gradient.
 #[derive(Debug)]
 pub struct SumPartials {
-    dims: SumDims,
-    kernel: Kernel,
+    partials: usize,
+    len: usize,
+    all: SumAll,
 }
 
 impl SumPartials {
@@ -310,8 +394,7 @@ impl SumPartials {
     /// No partials, no elements; the driver's.
     pub fn new(device: &Device, partials: usize, len: usize) -> Result<SumPartials> {
         check("sum_partials", [("partials", partials), ("len", len)])?;
-        let kernel = device.kernel(&IMAGE, "sum_partials".into(), 0)?;
-        Ok(SumPartials { dims: SumDims { partials: partials as i32, len: len as i32 }, kernel })
+        Ok(SumPartials { partials, len, all: SumAll::new(device)? })
     }
 
     /// Launches: `out[i] += sum of parts[p][i]`, all f32.
@@ -319,9 +402,8 @@ impl SumPartials {
     /// # Errors
     /// A buffer of the wrong type or too short; the driver's.
     pub fn launch(&self, stream: &CudaStream, parts: Input<'_>, out: Output<'_>) -> Result<()> {
-        let (p, len) = (self.dims.partials as usize, self.dims.len as usize);
-        let args = [Arg::In("parts", parts, DType::F32, p * len), Arg::Out("out", out, DType::F32, len)];
-        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { self.kernel.launch(stream, [len.div_ceil(32) as u32, 1, 1], 256, &args, &self.dims) }
+        let (partials, len, stride) = (self.partials, self.len, self.len);
+        self.all
+            .launch(stream, vec![Partial { parts, partials, stride, offset: 0, len, out, write: Write::Add }])
     }
 }

@@ -62,20 +62,35 @@ static __device__ __forceinline__ void sums(const T* x, const Rows& d, Finish fi
         [&](int channel, const float(&s)[1]) { finish(channel, s[0]); });
 }
 
-// y (+)= (x - mean) * scale + shift: first the difference, since a mean may be far from zero.
+// y (+)= (x - mean) * scale + shift: first the difference, since a mean may be far from zero. Scale and
+// shift are [images, c].
 template <class T, int V>
 static __device__ __forceinline__ void affine(const T* x, const float* mean, const float* scale, const float* shift,
                                               T* y, const Rows& d) {
     const Place p = place<V>(d, blockIdx.z);
     if (!p.mine) return;
-    const Pack<V> m = constants<V>(mean, p.channel, 0.0f), a = constants<V>(scale, p.channel, 1.0f),
-                  b = constants<V>(shift, p.channel, 0.0f);
+    const int own = blockIdx.z * d.c + p.channel;
+    const Pack<V> m = constants<V>(mean, p.channel, 0.0f), a = constants<V>(scale, own, 1.0f),
+                  b = constants<V>(shift, own, 0.0f);
     map_rows<V>(y, d, p, [&](long long at) {
         Pack<V> v = load<V>(x + at);
 #pragma unroll
         for (int e = 0; e < V; ++e) v.v[e] = fmaf(v.v[e] - m.v[e], a.v[e], b.v[e]);
         return v;
     });
+}
+
+// Sums of dy * x over an image's plane.
+template <class T, int V>
+static __device__ __forceinline__ void correlations(const T* dy, const T* x, float* out, const Rows& d) {
+    column_sums<V, 1>(
+        d, place<V>(d, blockIdx.z),
+        [&](int, long long at, float(&s)[1][V]) {
+            const Pack<V> g = load<V>(dy + at), v = load<V>(x + at);
+#pragma unroll
+            for (int e = 0; e < V; ++e) s[0][e] = fmaf(g.v[e], v.v[e], s[0][e]);
+        },
+        [&](int channel, const float(&s)[1]) { out[(long long)blockIdx.z * d.c + channel] = s[0]; });
 }
 
 // dx (+)= p * dy + q * x + r; without x, p * dy.
@@ -127,6 +142,8 @@ static __device__ __forceinline__ void spread(const T* dy, T* dx, const Rows& d)
                                 Rows d), affine<T, V>(x, mean, scale, shift, y, d))                                   \
     KERNEL(channel_linear_##N, (const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ pqr,     \
                                 T* __restrict__ dx, Rows d), linear<T, V>(dy, x, pqr, dx, d))                         \
+    KERNEL(plane_products_##N, (const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ out, Rows d),  \
+           correlations<T, V>(dy, x, out, d))                                                                         \
     KERNEL(bias_bwd_##N, (const T* __restrict__ dy, float* __restrict__ out, Rows d),                                 \
            sums<T, V>(dy, d, [&](int c, float s) { out[(long long)blockIdx.x * d.c + c] = s; }))                      \
     KERNEL(global_avg_pool_fwd_##N, (const T* __restrict__ x, T* __restrict__ y, Rows d),                             \

@@ -214,7 +214,8 @@ impl Products {
 #[derive(Debug)]
 pub struct Affine(Columns);
 
-/// Constants of [`Affine`], each `[c]` of f32; 0, 1 and 0 where absent.
+/// Constants of [`Affine`], each `[c]` of f32; 0, 1 and 0 where absent. Of several images, `scale` and `shift` are
+/// `[images, c]`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Constants<'a> {
     /// Subtracted first.
@@ -231,7 +232,15 @@ impl Affine {
     /// # Errors
     /// A shape that no kernel serves; the driver's.
     pub fn new(device: &Device, dtype: DType, rows: usize, c: usize) -> Result<Affine> {
-        Ok(Affine(Columns::new(device, &IMAGE, "channel_affine", dtype, [1, rows, c], false)?))
+        Affine::of_images(device, dtype, [1, rows, c])
+    }
+
+    /// Prepares launches over `[images, rows, c]`, each image with its own constants.
+    ///
+    /// # Errors
+    /// As [`Affine::new`].
+    pub fn of_images(device: &Device, dtype: DType, shape: [usize; 3]) -> Result<Affine> {
+        Ok(Affine(Columns::new(device, &IMAGE, "channel_affine", dtype, shape, false)?))
     }
 
     /// Launches.
@@ -250,8 +259,8 @@ impl Affine {
         let args = [
             Arg::In("x", x, o.dtype, o.len()),
             Arg::perhaps("mean", constants.mean, f32, o.c()),
-            Arg::perhaps("scale", constants.scale, f32, o.c()),
-            Arg::perhaps("shift", constants.shift, f32, o.c()),
+            Arg::perhaps("scale", constants.scale, f32, o.images() * o.c()),
+            Arg::perhaps("shift", constants.shift, f32, o.images() * o.c()),
             Arg::Out("y", y, o.dtype, o.len()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
@@ -325,6 +334,35 @@ impl BiasGradient {
         let args = [
             Arg::In("dy", dy, o.dtype, o.len()),
             Arg::Out("sums", sums, DType::F32, self.partials() * o.c()),
+        ];
+        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
+        unsafe { o.launch(stream, &args, |dims| dims) }
+    }
+}
+
+/// Sums over planes of the product of two arrays `[images, plane, c]`: what reaches a gate.
+#[derive(Debug)]
+pub struct PlaneProducts(Columns);
+
+impl PlaneProducts {
+    /// Prepares launches over f32 or bf16.
+    ///
+    /// # Errors
+    /// A shape that no kernel serves; the driver's.
+    pub fn new(device: &Device, dtype: DType, shape: [usize; 3]) -> Result<PlaneProducts> {
+        Ok(PlaneProducts(Columns::new(device, &IMAGE, "plane_products", dtype, shape, true)?))
+    }
+
+    /// Launches: `sums [images, c]` of f32.
+    ///
+    /// # Errors
+    /// A buffer of the wrong type or too short; the driver's.
+    pub fn launch(&self, stream: &CudaStream, dy: Input<'_>, x: Input<'_>, sums: Output<'_>) -> Result<()> {
+        let o = &self.0;
+        let args = [
+            Arg::In("dy", dy, o.dtype, o.len()),
+            Arg::In("x", x, o.dtype, o.len()),
+            Arg::Out("sums", sums, DType::F32, o.images() * o.c()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
         unsafe { o.launch(stream, &args, |dims| dims) }

@@ -104,6 +104,20 @@ struct Moments {
 // 16 bytes that nobody writes during the launch.
 static __device__ __forceinline__ uint4 load16(const void* p) { return __ldg((const uint4*)p); }
 
+// Whether this block is the last of `blocks` that come here with a counter, to be asked by all its threads together. What
+// the others wrote before they came can then be read, around this multiprocessor's own cache: __ldcg. The counter is zero
+// before the first and after the last. `word` is shared memory that nobody uses meanwhile.
+static __device__ __forceinline__ bool is_last(u32* counter, u32 blocks, u32* word) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) *word = atomicInc(counter, blocks - 1);
+    __syncthreads();
+    if (*word != blocks - 1) return false;
+    __threadfence();
+    __syncthreads();
+    return true;
+}
+
 static __device__ __forceinline__ float load1(const float* p) { return __ldg(p); }
 static __device__ __forceinline__ float load1(const bf16* p) { return low(__ldg((const u16*)p)); }
 

@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, sys,
+    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
+    LaunchConfig, result, sys,
 };
 
 use crate::error::{KernelError, Result};
@@ -185,12 +186,49 @@ impl<'a> Output<'a> {
 pub struct Device {
     context: Arc<CudaContext>,
     modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+    counters: Mutex<Option<Arc<Counters>>>,
+}
+
+/// Numbers by which the blocks of a launch learn who of them is the last: zero before and after every launch. The stream
+/// orders launches, so all kernels of a device share them.
+#[derive(Debug)]
+struct Counters {
+    context: Arc<CudaContext>,
+    address: u64,
+}
+
+impl Counters {
+    /// As many as a launch has groups of blocks, in bytes.
+    const BYTES: usize = 4 << 10;
+
+    fn new(context: &Arc<CudaContext>) -> std::result::Result<Counters, DriverError> {
+        context.bind_to_thread()?;
+        // SAFETY: memory that nobody else knows, filled as far as it reaches before anybody reads it.
+        let address = unsafe {
+            let address = result::malloc_sync(Counters::BYTES)?;
+            result::memset_d8_sync(address, 0, Counters::BYTES)?;
+            address
+        };
+        // Streams that wait for no other one must find them filled.
+        context.synchronize()?;
+        Ok(Counters { context: context.clone(), address })
+    }
+}
+
+impl Drop for Counters {
+    fn drop(&mut self) {
+        // A context that ended took the memory with it, and nobody is left to tell.
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: the address came from the driver; kernels that know it are gone, and the call waits for launches.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
 }
 
 impl Device {
     /// Kernels of a context.
     pub fn new(context: Arc<CudaContext>) -> Device {
-        Device { context, modules: Mutex::default() }
+        Device { context, modules: Mutex::default(), counters: Mutex::default() }
     }
 
     /// The kernel `name` of the image `file`, allowed to use `shared` bytes of dynamic shared memory.
@@ -216,7 +254,7 @@ impl Device {
                 .set_attribute(attribute, shared as i32)
                 .map_err(failed("not enough shared memory for", &name))?;
         }
-        Ok(Kernel { function, name, shared })
+        Ok(Kernel { function, name, shared, counters: None })
     }
 }
 
@@ -241,6 +279,7 @@ pub(crate) struct Kernel {
     function: CudaFunction,
     pub name: String,
     shared: u32,
+    counters: Option<Arc<Counters>>,
 }
 
 /// One argument of a launch.
@@ -251,6 +290,8 @@ pub(crate) enum Arg<'a> {
     Out(&'static str, Output<'a>, DType, usize),
     /// A null address.
     Null,
+    /// Where blocks count themselves, for a kernel that was made [`counting`](Kernel::counting).
+    Counters,
 }
 
 impl<'a> Arg<'a> {
@@ -266,6 +307,23 @@ impl<'a> Arg<'a> {
 }
 
 impl Kernel {
+    /// The kernel with counters, zero between launches, of which it uses at most 1,024.
+    pub fn counting(self, device: &Device) -> Result<Kernel> {
+        let mut counters = device.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = match &*counters {
+            Some(counters) => counters.clone(),
+            None => {
+                let failed = |source| KernelError::Driver {
+                    what: "no memory for the counters of",
+                    name: self.name.clone(),
+                    source,
+                };
+                counters.insert(Arc::new(Counters::new(&device.context).map_err(failed)?)).clone()
+            }
+        };
+        Ok(Kernel { counters: Some(counters), ..self })
+    }
+
     /// Checks the buffers and launches, with the dimensions as the last argument.
     ///
     /// # Safety
@@ -280,13 +338,7 @@ impl Kernel {
     ) -> Result<()> {
         let mut addresses = [0u64; 16];
         for (to, arg) in addresses.iter_mut().zip(args) {
-            *to = match arg {
-                Arg::In(name, buffer, dtype, len) | Arg::Out(name, Output(buffer), dtype, len) => {
-                    self.check(name, buffer, *dtype, *len)?;
-                    buffer.address
-                }
-                Arg::Null => 0,
-            };
+            *to = self.address(arg)?;
         }
         let mut launch = stream.launch_builder(&self.function);
         use cudarc::driver::PushKernelArg;
@@ -303,6 +355,18 @@ impl Kernel {
             source,
         })?;
         Ok(())
+    }
+
+    /// The address of an argument whose buffer has been checked.
+    pub fn address(&self, arg: &Arg<'_>) -> Result<u64> {
+        Ok(match arg {
+            Arg::In(name, buffer, dtype, len) | Arg::Out(name, Output(buffer), dtype, len) => {
+                self.check(name, buffer, *dtype, *len)?;
+                buffer.address
+            }
+            Arg::Null => 0,
+            Arg::Counters => self.counters.as_ref().expect("the kernel was made counting").address,
+        })
     }
 
     fn check(&self, argument: &'static str, b: &Input<'_>, dtype: DType, needed: usize) -> Result<()> {

@@ -1,11 +1,13 @@
 // The end of an inverted residual block, and the beginning of its backward pass: elementwise over [m, c].
 //
 //   finish:  y = act(h * scale + shift) (+ x)
-//   sums:    per channel the sums of du and of du * (h - mean), du = dy * act'(h * scale + shift)
+//   sums:    per channel the sums of du and of du * (h - mean), du = dy * act'(h * scale + shift); the last block of a
+//            group of channels makes of them what batch norm's backward pass needs
 //
 // A thread keeps its channels, V beside each other, and goes down the rows; a block's threads cover `across` vectors of
 // `down` rows, which lie in memory one after another, so that warps read whole sectors whatever c is.
 #include "elementwise.cuh"
+#include "norm.cuh"
 
 struct Elementwise {
     int m, c;
@@ -14,6 +16,8 @@ struct Elementwise {
     // Rows of a block, a multiple of `down`.
     int rows;
     float lo, hi;
+    // Of batch norm.
+    float eps;
 };
 
 template <class T, int ACT, int V>
@@ -47,9 +51,9 @@ static __device__ __forceinline__ void finish(const T* __restrict__ h, const flo
 template <class T, int ACT, int V>
 static __device__ __forceinline__ void sums(const T* __restrict__ dy, const T* __restrict__ h,
                                             const float* __restrict__ scale, const float* __restrict__ shift,
-                                            const float* __restrict__ mean, float2* __restrict__ sums,
-                                            const Elementwise& d) {
-    extern __shared__ float shared[];  // [V][2][pitch]
+                                            const float* __restrict__ mean, float2* sums, u32* counters,
+                                            const NormBackward& norm, const Elementwise& d) {
+    extern __shared__ float shared[];  // [V][2][pitch], later [threads][2]
     const int tid = threadIdx.x, threads = blockDim.x, at = tid % d.across, c = (blockIdx.y * d.across + at) * V;
     float sum[V], product[V];
 #pragma unroll
@@ -88,6 +92,27 @@ static __device__ __forceinline__ void sums(const T* __restrict__ dy, const T* _
         for (int row = 0; row < d.down; ++row, from += d.across) total.x += from[0], total.y += from[pitch];
         sums[(long long)blockIdx.x * d.c + channel] = total;
     }
+    if (norm.pqr == nullptr || !is_last(counters + blockIdx.y, gridDim.x, (u32*)shared)) return;
+    // As many chains of partials as threads allow, side by side, then added in ascending order.
+    const int width = min(d.across * V, threads), chains = threads / width, chain = tid / width;
+    float2* parts = (float2*)shared;
+    for (int from = 0; from < d.across * V; from += width) {
+        const int i = from + tid % width, channel = blockIdx.y * d.across * V + i;
+        const bool exists = i < d.across * V && channel < d.c;
+        float2 total = make_float2(0.0f, 0.0f);
+        if (chain < chains && exists)
+#pragma unroll 4
+            for (int p = chain; p < gridDim.x; p += chains) {
+                const float2 v = __ldcg(sums + (long long)p * d.c + channel);
+                total.x += v.x, total.y += v.y;
+            }
+        __syncthreads();
+        parts[tid] = total;
+        __syncthreads();
+        if (chain != 0 || !exists) continue;
+        for (int j = 1; j < chains; ++j) total.x += parts[j * width + tid].x, total.y += parts[j * width + tid].y;
+        norm.finish(channel, total.x, total.y);
+    }
 }
 
 #define KERNELS(NAME, T, ACT, V)                                                                                     \
@@ -97,8 +122,10 @@ static __device__ __forceinline__ void sums(const T* __restrict__ dy, const T* _
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(256, 3)                                                             \
         finish_bwd_sums_##NAME(const T* dy, const T* h, const float* scale, const float* shift, const float* mean,   \
-                               float2* out, Elementwise d) {                                                          \
-        sums<T, ACT, V>(dy, h, scale, shift, mean, out, d);                                                          \
+                               float2* out, u32* counters, const float* variance, float* dgamma, float* dbeta,       \
+                               float* pqr, Elementwise d) {                                                          \
+        const NormBackward norm = {scale, mean, variance, dgamma, dbeta, pqr, d.c, (float)d.m, d.eps};               \
+        sums<T, ACT, V>(dy, h, scale, shift, mean, out, counters, norm, d);                                          \
     }
 #define EACH_TYPE(ACT_NAME, ACT)                      \
     KERNELS(f32_##ACT_NAME, float, ACT, 4)            \

@@ -28,6 +28,7 @@ struct Dims {
     rows: i32,
     lo: f32,
     hi: f32,
+    eps: f32,
 }
 
 // SAFETY: plain 32-bit numbers in the order of the kernel's struct.
@@ -63,6 +64,7 @@ fn prepare(pass: &str, m: usize, c: usize, dtype: DType, act: Act) -> Result<(St
         rows: (down * passes) as i32,
         lo,
         hi,
+        eps: 0.0,
     };
     Ok((name, dims, vector))
 }
@@ -143,8 +145,8 @@ impl Finish {
     }
 }
 
-/// Partial sums of `du = dy * act'(h * scale + shift)` and of `du * (h - mean)` per channel, for
-/// [`Backward`](crate::batch_norm::Backward).
+/// Sums of `du = dy * act'(h * scale + shift)` and of `du * (h - mean)` per channel: in parts, or joined by the last block
+/// to what [`Backward`](crate::batch_norm::Backward) makes of them.
 #[derive(Debug)]
 pub struct Sums {
     dims: Dims,
@@ -166,6 +168,23 @@ pub struct SumsArgs<'a> {
     pub mean: Input<'a>,
     /// Partial sums `[partials, c, 2]`, f32.
     pub sums: Output<'a>,
+    /// What becomes of the sums in the same launch.
+    pub norm: Option<NormArgs<'a>>,
+}
+
+/// Batch norm's backward pass over the rows of a launch; all f32, `[c]`.
+#[derive(Debug)]
+pub struct NormArgs<'a> {
+    /// Biased variance.
+    pub variance: Input<'a>,
+    /// What was added to it.
+    pub eps: f32,
+    /// Gradient of the weight, added to.
+    pub dgamma: Option<Output<'a>>,
+    /// Gradient of the bias, added to.
+    pub dbeta: Option<Output<'a>>,
+    /// `dh = p * du + q * h + r` per channel, `[3, c]`.
+    pub pqr: Output<'a>,
 }
 
 impl Sums {
@@ -177,7 +196,8 @@ impl Sums {
         let (name, dims, vector) = prepare("bwd_sums", m, c, dtype, act)?;
         // Two sums of each channel of each thread, at the kernel's pitch.
         let shared = ((dims.threads() as usize).next_multiple_of(16) + 16 / vector) * vector * 2 * 4;
-        Ok(Sums { dims, dtype, vector, kernel: device.kernel(&IMAGE, name, shared as u32)? })
+        let kernel = device.kernel(&IMAGE, name, shared as u32)?.counting(device)?;
+        Ok(Sums { dims, dtype, vector, kernel })
     }
 
     /// Gives a thread so many rows: fewer partials.
@@ -196,8 +216,18 @@ impl Sums {
     /// # Errors
     /// A buffer of the wrong type or too short; the driver's.
     pub fn launch(&self, stream: &CudaStream, a: SumsArgs<'_>) -> Result<()> {
-        let (d, c, f32) = (&self.dims, self.dims.c as usize, DType::F32);
+        let (c, f32) = (self.dims.c as usize, DType::F32);
+        let d = Dims { eps: a.norm.as_ref().map_or(0.0, |norm| norm.eps), ..self.dims };
         let len = d.m as usize * c;
+        let [variance, dgamma, dbeta, pqr] = match a.norm {
+            Some(norm) => [
+                Arg::In("variance", norm.variance, f32, c),
+                Arg::perhaps_out("dgamma", norm.dgamma, f32, c),
+                Arg::perhaps_out("dbeta", norm.dbeta, f32, c),
+                Arg::Out("pqr", norm.pqr, f32, 3 * c),
+            ],
+            None => [Arg::Null, Arg::Null, Arg::Null, Arg::Null],
+        };
         let args = [
             Arg::In("dy", a.dy, self.dtype, len),
             Arg::In("h", a.h, self.dtype, len),
@@ -205,8 +235,13 @@ impl Sums {
             Arg::In("shift", a.affine.1, f32, c),
             Arg::In("mean", a.mean, f32, c),
             Arg::Out("sums", a.sums, f32, self.partials() * c * 2),
+            Arg::Counters,
+            variance,
+            dgamma,
+            dbeta,
+            pqr,
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { self.kernel.launch(stream, d.grid(self.vector), d.threads(), &args, d) }
+        unsafe { self.kernel.launch(stream, d.grid(self.vector), d.threads(), &args, &d) }
     }
 }

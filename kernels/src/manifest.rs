@@ -21,6 +21,11 @@ pub fn sources(root: &Path) -> io::Result<Vec<String>> {
     files(&root.join("src"), "cu")
 }
 
+/// Names of the kernels of a PTX text.
+pub fn kernels(ptx: &str) -> impl Iterator<Item = &str> {
+    ptx.lines().filter_map(|line| line.strip_prefix(".visible .entry ")?.strip_suffix('('))
+}
+
 /// The manifest of the sources and the PTX that lie under a crate's folder.
 ///
 /// # Errors

@@ -70,8 +70,8 @@ struct Excite {
     int n, c, r, plane;
     // The gate is the hard sigmoid.
     int hard;
-    // Rows of a tile of the project pass's sums.
-    int tile;
+    // Rows of a tile of the project pass's sums, and how many sums there are: five, or the first alone.
+    int tile, sums;
 };
 
 constexpr int IMAGES = 8, THREADS = 256, WARPS = THREADS / 32;
@@ -136,7 +136,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 //
 //   dgate = sum of v * z;  the small layers;  extra = dmean / plane;  factors [n, c] of (gate, extra)
 // so that the gradient of z is v * gate + extra, and batch norm's sums [blocks, c, 2] are linear in both. Gradients of
-// parameters are those of the block's images: parts [blocks][w1, b1, w2, b2].
+// parameters are those of the block's images: parts [blocks][w1, b1, w2, b2]. Where the first sum stands alone there is no
+// batch norm, and only extra [n, c] is given.
 extern "C" __global__ void __launch_bounds__(256, 2)
     excite_bwd(const float* __restrict__ sums, const float* __restrict__ means, const float* __restrict__ hidden,
                const float* __restrict__ gates, const float* __restrict__ w1, const float* __restrict__ w2,
@@ -156,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     auto sum_of = [&](int image, int which, int c) {
         const int begin = image * d.plane / d.tile, end = ((image + 1) * d.plane - 1) / d.tile;
         float all = 0.0f;
-        for (int tile = begin; tile <= end; ++tile) all += __ldg(sums + ((long long)(tile + image) * 5 + which) * d.c + c);
+        for (int tile = begin; tile <= end; ++tile) all += __ldg(sums + ((long long)(tile + image) * d.sums + which) * d.c + c);
         return all;
     };
 
@@ -246,43 +247,16 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 #pragma unroll
         for (int i = 0; i < IMAGES; ++i) {
             if (i >= images) break;
-            const float gate = __ldg(gates + (long long)(first + i) * d.c + c), extra = dmean[i] / (float)d.plane;
-            factors[(long long)(first + i) * d.c + c] = make_float2(gate, extra);
+            const long long at = (long long)(first + i) * d.c + c;
+            const float gate = __ldg(gates + at), extra = dmean[i] / (float)d.plane;
+            if (d.sums == 1) {
+                ((float*)factors)[at] = extra;
+                continue;
+            }
+            factors[at] = make_float2(gate, extra);
             both.x += fmaf(gate, sum_of(first + i, 1, c), extra * sum_of(first + i, 3, c));
             both.y += fmaf(gate, sum_of(first + i, 2, c), extra * sum_of(first + i, 4, c));
         }
-        norm[(long long)blockIdx.x * d.c + c] = both;
+        if (d.sums != 1) norm[(long long)blockIdx.x * d.c + c] = both;
     }
-}
-
-struct ExciteSum {
-    int partials, c, r;
-};
-
-// Adds the parts of excite_bwd to the gradients of the four parameters; those that are absent are skipped. Chains and
-// their order as in sum_partials.
-extern "C" __global__ void __launch_bounds__(256)
-    excite_sum(const float* __restrict__ parts, float* __restrict__ dw1, float* __restrict__ db1,
-               float* __restrict__ dw2, float* __restrict__ db2, ExciteSum d) {
-    __shared__ float part[8][32];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, i = blockIdx.x * 32 + lane;
-    const int product = d.c * d.r, len = 2 * product + d.c + d.r;
-    float sum = 0.0f;
-    if (i < len)
-        for (int p = warp; p < d.partials; p += 8) sum += parts[(long long)p * len + i];
-    part[warp][lane] = sum;
-    __syncthreads();
-    if (warp != 0 || i >= len) return;
-    sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) sum += part[j][lane];
-    float* to = db2;
-    int at = i - 2 * product - d.r;
-    if (i < product)
-        to = dw1, at = i;
-    else if (i < product + d.r)
-        to = db1, at = i - product;
-    else if (i < 2 * product + d.r)
-        to = dw2, at = i - product - d.r;
-    if (to) to[at] += sum;
 }

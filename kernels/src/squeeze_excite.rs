@@ -163,6 +163,7 @@ struct ExciteDims {
     plane: i32,
     hard: i32,
     tile: i32,
+    sums: i32,
 }
 
 // SAFETY: plain 32-bit numbers in the order of the kernel's struct.
@@ -191,6 +192,7 @@ impl Layers {
             plane: self.plane as i32,
             hard: i32::from(self.sigma == Sigma::HardSigmoid),
             tile: SummedGradient::ROWS as i32,
+            sums: 5,
         })
     }
 
@@ -272,7 +274,7 @@ pub struct ExciteBackward {
 #[derive(Debug)]
 pub struct ExciteBackwardArgs<'a> {
     /// Sums of the project pass `[tiles + images - 1, 5, c]`, as
-    /// [`SummedGradient`] takes them per image.
+    /// [`SummedGradient`] takes them per image; of a gate that stands alone the gradients of the gates `[images, c]`.
     pub sums: Input<'a>,
     /// Means of planes `[images, c]`.
     pub means: Input<'a>,
@@ -282,11 +284,12 @@ pub struct ExciteBackwardArgs<'a> {
     pub gates: Input<'a>,
     /// Weights of the layers `[r, c]` and `[c, r]`.
     pub w: (Input<'a>, Input<'a>),
-    /// `(gate, extra)` `[images, c, 2]`: the gradient of the activation is `da2 * gate + extra`.
+    /// `(gate, extra)` `[images, c, 2]`: the gradient of the activation is `da2 * gate + extra`; of a gate that stands alone
+    /// `extra` `[images, c]`.
     pub factors: Output<'a>,
-    /// Partial sums of batch norm's backward, `[partials, c, 2]`.
-    pub norm: Output<'a>,
-    /// Partial gradients of the layers, `[partials, parameters]`, for [`ExciteSum`].
+    /// Partial sums of batch norm's backward, `[partials, c, 2]`; none of a gate that stands alone.
+    pub norm: Option<Output<'a>>,
+    /// Partial gradients of the layers, `[partials, parameters]`, for [`SumAll`](crate::batch_norm::SumAll).
     pub parts: Output<'a>,
 }
 
@@ -303,6 +306,16 @@ impl ExciteBackward {
         Ok(ExciteBackward { layers, dims, kernel })
     }
 
+    /// Prepares launches for a gate behind which there is no batch norm.
+    ///
+    /// # Errors
+    /// As [`ExciteBackward::new`].
+    pub fn alone(device: &Device, layers: Layers) -> Result<ExciteBackward> {
+        let op = ExciteBackward::new(device, layers)?;
+        // One tile holds all images, so that each has one place.
+        Ok(ExciteBackward { dims: ExciteDims { sums: 1, tile: i32::MAX, ..op.dims }, ..op })
+    }
+
     /// Blocks whose sums and gradients are kept apart.
     pub fn partials(&self) -> usize {
         self.layers.blocks()
@@ -313,88 +326,41 @@ impl ExciteBackward {
         self.layers.parameters()
     }
 
+    /// Where in them lie those of the first layer's weight `[r, c]` and bias `[r]`, of the second's weight `[c, r]` and bias
+    /// `[c]`: offsets and lengths.
+    pub fn places(&self) -> [(usize, usize); 4] {
+        let Layers { c, r, .. } = self.layers;
+        [(0, r * c), (r * c, r), (r * c + r, c * r), (2 * r * c + r, c)]
+    }
+
     /// Launches.
     ///
     /// # Errors
     /// A buffer of the wrong type or too short; the driver's.
     pub fn launch(&self, stream: &CudaStream, a: ExciteBackwardArgs<'_>) -> Result<()> {
         let (l, p, f32) = (&self.layers, self.partials(), DType::F32);
-        let places = (l.images * l.plane).div_ceil(SummedGradient::ROWS) + l.images - 1;
+        let places = (l.images * l.plane).div_ceil(self.dims.tile as usize) + l.images - 1;
+        let alone = self.dims.sums == 1;
+        let norm = match a.norm {
+            Some(norm) => Arg::Out("norm", norm, f32, p * l.c * 2),
+            None if alone => Arg::Null,
+            None => {
+                let (kernel, argument, needed) = ("excite_bwd".into(), "norm", p * l.c * 2);
+                return Err(KernelError::TooShort { kernel, argument, needed, found: 0 });
+            }
+        };
         let args = [
-            Arg::In("sums", a.sums, f32, places * 5 * l.c),
+            Arg::In("sums", a.sums, f32, places * self.dims.sums as usize * l.c),
             Arg::In("means", a.means, f32, l.images * l.c),
             Arg::In("hidden", a.hidden, f32, l.images * l.r),
             Arg::In("gates", a.gates, f32, l.images * l.c),
             Arg::In("w1", a.w.0, f32, l.r * l.c),
             Arg::In("w2", a.w.1, f32, l.c * l.r),
-            Arg::Out("factors", a.factors, f32, 2 * l.images * l.c),
-            Arg::Out("norm", a.norm, f32, p * l.c * 2),
+            Arg::Out("factors", a.factors, f32, if alone { 1 } else { 2 } * l.images * l.c),
+            norm,
             Arg::Out("parts", a.parts, f32, p * l.parameters()),
         ];
         // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
         unsafe { self.kernel.launch(stream, [p as u32, 1, 1], THREADS as u32, &args, &self.dims) }
-    }
-}
-
-/// The dimensions as `squeeze_excite.cu` has them.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-struct SumDims {
-    partials: i32,
-    c: i32,
-    r: i32,
-}
-
-// SAFETY: plain 32-bit numbers in the order of the kernel's struct.
-unsafe impl DeviceRepr for SumDims {}
-
-/// Adds the partial gradients of the small layers to the gradients of their parameters, in one launch.
-#[derive(Debug)]
-pub struct ExciteSum {
-    layers: Layers,
-    dims: SumDims,
-    kernel: Kernel,
-}
-
-/// Gradients that are added to, f32; what is absent is skipped.
-#[derive(Debug)]
-pub struct ExciteGradients<'a> {
-    /// Of the first layer's weight `[r, c]`.
-    pub w1: Option<Output<'a>>,
-    /// Of its bias `[r]`.
-    pub b1: Option<Output<'a>>,
-    /// Of the second layer's weight `[c, r]`.
-    pub w2: Option<Output<'a>>,
-    /// Of its bias `[c]`.
-    pub b2: Option<Output<'a>>,
-}
-
-impl ExciteSum {
-    /// Prepares launches.
-    ///
-    /// # Errors
-    /// A shape that no kernel serves; the driver's.
-    pub fn new(device: &Device, layers: Layers) -> Result<ExciteSum> {
-        layers.dims("excite_sum", 0)?;
-        let dims = SumDims { partials: layers.blocks() as i32, c: layers.c as i32, r: layers.r as i32 };
-        Ok(ExciteSum { layers, dims, kernel: device.kernel(&IMAGE, "excite_sum".into(), 0)? })
-    }
-
-    /// Launches, with the parts `[partials, parameters]` of [`ExciteBackward`].
-    ///
-    /// # Errors
-    /// A buffer of the wrong type or too short; the driver's.
-    pub fn launch(&self, stream: &CudaStream, parts: Input<'_>, to: ExciteGradients<'_>) -> Result<()> {
-        let (l, f32) = (&self.layers, DType::F32);
-        let args = [
-            Arg::In("parts", parts, f32, l.blocks() * l.parameters()),
-            Arg::perhaps_out("dw1", to.w1, f32, l.r * l.c),
-            Arg::perhaps_out("db1", to.b1, f32, l.r),
-            Arg::perhaps_out("dw2", to.w2, f32, l.c * l.r),
-            Arg::perhaps_out("db2", to.b2, f32, l.c),
-        ];
-        let grid = [l.parameters().div_ceil(32) as u32, 1, 1];
-        // SAFETY: these are the kernel's parameters; it stays within the sizes that were checked.
-        unsafe { self.kernel.launch(stream, grid, THREADS as u32, &args, &self.dims) }
     }
 }

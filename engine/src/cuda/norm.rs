@@ -105,6 +105,10 @@ impl Norm {
         self.mean.input()
     }
 
+    pub fn variance(&self) -> Result<Input<'_>> {
+        self.variance.input()
+    }
+
     /// From `sums [partials, c, 2]` of `du` and `du * (h - mean)`: the gradients of what the norm was given, and `[3, c]`
     /// with which `dh = p * du + q * h + r`.
     pub fn backward(

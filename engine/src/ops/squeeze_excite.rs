@@ -1,14 +1,22 @@
 //! Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3):
 //! `y = x * gate(w2 relu(w1 mean(x) + b1) + b2)`, the mean being over the plane.
 
+use kernels::Write;
+use kernels::batch_norm::{Partial, SumAll};
+use kernels::channels::{Affine, Constants, GlobalAvgPool, PlaneProducts};
+use kernels::squeeze_excite::{Excite, ExciteArgs, ExciteBackward, ExciteBackwardArgs, Layers, Sigma};
+
 use super::global_avg_pool::{plane_means, plane_sums};
 use super::{Act, dense};
 use crate::check::{Array, Case, Input};
 use crate::cpu::Cpu;
 use crate::cpu::simd::{self, Loop, Simd};
+use crate::cuda::{Cuda, Slot};
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, Output, arity, exactly, nhwc, not_on_cuda, shape_error};
+use crate::op::{Keep, Kept, Op, Output, arity, exactly, nhwc, shape_error};
 use crate::tensor::{DType, Shape, Tensor};
+
+const F32: kernels::DType = kernels::DType::F32;
 
 /// Inputs: `x [n, h, w, c]`, `w1 [r, c]`, `b1 [r]`, `w2 [c, r]`, `b2 [c]`. Output: the shape of `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +115,99 @@ impl Op for SqueezeExcite {
         Ok(())
     }
 
-    not_on_cuda!();
+    fn forward_cuda(&self, cuda: &Cuda, inputs: &[&Tensor], record: bool) -> Result<Output> {
+        let (shape, layers) = self.sizes(cuda, inputs[0].shape(), inputs[1].shape())?;
+        let [n, plane, c] = shape;
+        let mut means = Tensor::stale(cuda, [n, c], DType::F32)?;
+        let op = cuda.prepare(shape, |d| GlobalAvgPool::new(d, F32, n, plane, c))?;
+        let (x, to) = (inputs[0].input()?, means.output()?);
+        cuda.launch(|stream| op.forward(stream, x, to))?;
+        let op = cuda.prepare(layers, |d| Excite::new(d, layers))?;
+        let mut hidden = Tensor::stale(cuda, [n, layers.r], DType::F32)?;
+        let mut gates = Tensor::stale(cuda, [n, c], DType::F32)?;
+        let args = ExciteArgs {
+            means: means.input()?,
+            first: (inputs[1].input()?, inputs[2].input()?),
+            second: (inputs[3].input()?, inputs[4].input()?),
+            hidden: hidden.output()?,
+            gates: gates.output()?,
+        };
+        cuda.launch(|stream| op.launch(stream, args))?;
+        let op = cuda.prepare(shape, |d| Affine::of_images(d, F32, shape))?;
+        let mut y = Tensor::stale(cuda, inputs[0].shape(), DType::F32)?;
+        let (constants, to) =
+            (Constants { scale: Some(gates.input()?), ..Constants::default() }, y.output()?);
+        cuda.launch(|stream| op.launch(stream, x, constants, to, Write::Store))?;
+        let saved = if record { vec![means, hidden, gates] } else { Vec::new() };
+        Ok(Output { y, saved, moments: Vec::new() })
+    }
+
+    fn backward_cuda(
+        &self,
+        cuda: &Cuda,
+        kept: &Kept<'_>,
+        dy: &Tensor,
+        dx: &mut [Option<Slot<'_>>],
+    ) -> Result<()> {
+        let (shape, layers) = self.sizes(cuda, kept.shape(0), kept.shape(1))?;
+        let [n, _, c] = shape;
+        let [means, hidden, gates] = kept.saved else { unreachable!("forward saved as many") };
+        let mut dgates = Tensor::stale(cuda, [n, c], DType::F32)?;
+        let op = cuda.prepare(shape, |d| PlaneProducts::new(d, F32, shape))?;
+        let (x, dy, to) = (kept.input(0).input()?, dy.input()?, dgates.output()?);
+        cuda.launch(|stream| op.launch(stream, dy, x, to))?;
+        let op = cuda.prepare((layers, "alone"), |d| ExciteBackward::alone(d, layers))?;
+        let (partials, stride) = (op.partials(), op.parameters());
+        let mut extra = Tensor::stale(cuda, [n, c], DType::F32)?;
+        let mut parts = Tensor::stale(cuda, [partials, stride], DType::F32)?;
+        let args = ExciteBackwardArgs {
+            sums: dgates.input()?,
+            means: means.input()?,
+            hidden: hidden.input()?,
+            gates: gates.input()?,
+            w: (kept.input(1).input()?, kept.input(3).input()?),
+            factors: extra.output()?,
+            norm: None,
+            parts: parts.output()?,
+        };
+        cuda.launch(|stream| op.launch(stream, args))?;
+        let (first, learnt) = dx.split_at_mut(1);
+        let mut arrays = Vec::with_capacity(learnt.len());
+        for (slot, (offset, len)) in learnt.iter_mut().zip(op.places()) {
+            if let Some(slot) = slot {
+                let (out, write) = slot.open();
+                arrays.push(Partial { parts: parts.input()?, partials, stride, offset, len, out, write });
+            }
+        }
+        if !arrays.is_empty() {
+            let op = cuda.prepare((), SumAll::new)?;
+            cuda.launch(|stream| op.launch(stream, arrays))?;
+        }
+        let Some(slot) = &mut first[0] else { return Ok(()) };
+        let op = cuda.prepare(shape, |d| Affine::of_images(d, F32, shape))?;
+        let constants =
+            Constants { scale: Some(gates.input()?), shift: Some(extra.input()?), ..Constants::default() };
+        let (to, write) = slot.open();
+        cuda.launch(|stream| op.launch(stream, dy, constants, to, write))
+    }
+}
+
+impl SqueezeExcite {
+    /// `[n, plane, c]` and the layers as kernels have them.
+    fn sizes(&self, cuda: &Cuda, x: Shape, w1: Shape) -> Result<([usize; 3], Layers)> {
+        let [images, h, w, c] = x.nhwc().expect("shape() checked four axes");
+        let sigma = sigma(cuda, self.name(), self.gate)?;
+        Ok(([images, h * w, c], Layers { images, plane: h * w, c, r: w1.dims()[0], sigma }))
+    }
+}
+
+/// What makes gates of the second layer's output, as kernels have it.
+pub(super) fn sigma(cuda: &Cuda, op: &'static str, gate: Act) -> Result<Sigma> {
+    match gate {
+        Act::Sigmoid => Ok(Sigma::Sigmoid),
+        Act::HardSigmoid => Ok(Sigma::HardSigmoid),
+        _ => Err(cuda.no_kernel(op, "gates of another kind", 1, "a sigmoid, hard or not")),
+    }
 }
 
 /// `dx += dy * gate + even * dmean` for some pixels of one image.

@@ -2,10 +2,7 @@
 
 use engine::{Cuda, Error, check};
 
-/// Ops without kernels.
-const NOT_YET: &[&str] = &["squeeze_excite"];
-
-/// Cases of other ops that no kernel serves.
+/// Cases that no kernel serves.
 const NO_KERNEL: &[&str] = &[
     "inverted_residual [k9, relu]",
     "inverted_residual [stride 2, k1]",
@@ -24,14 +21,8 @@ fn all(cuda: &Cuda, names: &[&str]) {
         }
         met += 1;
         match check::check_on(&case, cuda) {
-            Ok(()) => {
-                assert!(!NOT_YET.contains(&name), "{name} runs now: take it off the list");
-                assert!(!NO_KERNEL.contains(&&title[..]), "{title} runs now: take it off the list");
-            }
-            Err(Error::NotOnDevice { .. }) if NOT_YET.contains(&name) => {}
-            Err(Error::NotOnDevice { .. } | Error::NoKernel { .. }) => {
-                assert!(NO_KERNEL.contains(&&title[..]), "{title} has no kernel");
-            }
+            Ok(()) => assert!(!NO_KERNEL.contains(&&title[..]), "{title} runs now: take it off the list"),
+            Err(Error::NoKernel { .. }) => assert!(NO_KERNEL.contains(&&title[..]), "{title} has no kernel"),
             Err(error) => panic!("{title}: {error}"),
         }
     }

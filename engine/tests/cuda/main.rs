@@ -2,8 +2,10 @@
 //!
 //! - `cases`: every op's cases against their definition in f64.
 //! - `device`: memory, copies, the optimiser, what is refused.
+//! - `launches`: how many kernels a fused block is.
 
 #[macro_use]
 mod harness;
 mod cases;
 mod device;
+mod launches;

@@ -2,7 +2,8 @@
 //!
 //!     ptx make SITE12 [NAME ..]  compile every source (or those named) with NVRTC 12.0, write ptx/ and its manifest
 //!     ptx check SITE12           the same, compared with what is committed
-//!     ptx registers SITE13       assemble for every architecture, write ptx/registers.txt; spills are errors
+//!     ptx registers SITE13 [NAME ..]  assemble every source (or those named) for every architecture, write
+//!                                ptx/registers.txt; spills are errors
 //!     ptx check-registers SITE13 the same, compared with what is committed
 //!     ptx warnings SITE13        compile with nvcc, warnings as errors
 //!
@@ -27,11 +28,13 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["make", site, ref names @ ..] => make(Path::new(site), names, false),
         ["check", site] => make(Path::new(site), &[], true),
-        ["registers", site] => registers(Path::new(site), false),
-        ["check-registers", site] => registers(Path::new(site), true),
+        ["registers", site, ref names @ ..] => registers(Path::new(site), names, false),
+        ["check-registers", site] => registers(Path::new(site), &[], true),
         ["warnings", site] => warnings(Path::new(site)),
         ["one", source] => one(Path::new(source)),
-        _ => Err("usage: ptx make SITE12 [NAME ..], ptx check SITE12, ptx registers|check-registers|warnings SITE13".into()),
+        _ => Err("usage: ptx make SITE12 [NAME ..], ptx check SITE12, ptx registers SITE13 [NAME ..], ptx \
+                  check-registers|warnings SITE13"
+            .into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,17 +82,22 @@ fn one(source: &Path) -> Done {
 }
 
 /// Compiles the sources named, or all, and writes the PTX and the manifest, or compares them.
+/// All sources, among which those with these names are.
+fn all(names: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
+    let all = manifest::sources(root())?;
+    match names.iter().find(|name| !all.iter().any(|have| have == *name)) {
+        Some(unknown) => Err(format!("no source is called {unknown}").into()),
+        None => Ok(all),
+    }
+}
+
 fn make(site: &Path, names: &[&str], check: bool) -> Done {
     let folder = site.join("nvidia/cuda_nvrtc/lib");
     if !folder.join("libnvrtc.so.12").exists() {
         return Err(format!("{} holds no libnvrtc.so.12", folder.display()).into());
     }
     let own = std::env::current_exe()?;
-    let all = manifest::sources(root())?;
-    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|have| have == *name)) {
-        return Err(format!("no source is called {unknown}").into());
-    }
-    for name in all.iter().filter(|name| names.is_empty() || names.contains(&name.as_str())) {
+    for name in all(names)?.iter().filter(|name| names.is_empty() || names.contains(&name.as_str())) {
         let source = root().join("src").join(format!("{name}.cu"));
         let out = Command::new(&own).arg("one").arg(&source).env("LD_LIBRARY_PATH", &folder).output()?;
         if !out.status.success() {
@@ -105,12 +113,24 @@ fn tool(site: &Path, name: &str) -> PathBuf {
     site.join("nvidia/cu13/bin").join(name)
 }
 
-/// Registers and static shared memory of every kernel on every architecture.
-fn registers(site: &Path, check: bool) -> Done {
+/// Registers of every kernel on every architecture; those of sources that are not named stay as they are.
+fn registers(site: &Path, names: &[&str], check: bool) -> Done {
+    let committed = std::fs::read_to_string(root().join("ptx/registers.txt")).unwrap_or_default();
+    let before = |kernel: &str| {
+        let line = committed.lines().find_map(|line| line.strip_prefix(kernel)?.strip_prefix(' '));
+        line.map(|used| used.split(' ').map(String::from).collect::<Vec<_>>())
+    };
     let mut table: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut spilled = String::new();
-    for name in manifest::sources(root())? {
+    for name in all(names)? {
         let ptx = root().join("ptx").join(format!("{name}.ptx"));
+        if !names.is_empty() && !names.contains(&name.as_str()) {
+            for kernel in manifest::kernels(&std::fs::read_to_string(&ptx)?) {
+                let used = before(kernel).ok_or_else(|| format!("{kernel} of {name} was never assembled"))?;
+                table.insert(kernel.into(), used);
+            }
+            continue;
+        }
         for sm in ARCHITECTURES {
             let out = Command::new(tool(site, "ptxas"))
                 .args(["-v", "-arch", sm, "-o", "/dev/null"])

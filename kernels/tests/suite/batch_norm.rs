@@ -1,9 +1,9 @@
 //! Batch norm between passes.
 
-use kernels::batch_norm::{Backward, BackwardArgs, Finalise, FinaliseArgs, SumPartials};
-use kernels::{Input, Output};
+use kernels::batch_norm::{Backward, BackwardArgs, Finalise, FinaliseArgs, Partial, SumAll, SumPartials};
+use kernels::{Input, Output, Write};
 
-use crate::harness::{Gpu, close, noise};
+use crate::harness::{Counted, Gpu, close, noise};
 
 fn finalise(g: &Gpu, partials: usize, c: usize, affine: bool, far: f64) {
     let eps = 1e-3f32;
@@ -146,3 +146,67 @@ on_device!(partial_gradients_are_added_to_the_gradient, |g| {
         close("gradient", &g.download(&out), &want, |_| 1e-5);
     }
 });
+
+on_device!(partial_gradients_of_several_arrays_are_summed_at_once, |g| {
+    // Three parts of arrays of 10, 3 and 33 elements, the second of which nobody wants, and five of one of 70.
+    let (stride, each, other) = (46, [(0, 10), (13, 33)], 70);
+    let (parts, others) = (noise(3 * stride, 1), noise(5 * other, 2));
+    let (d_parts, d_others) = (g.upload(&parts), g.upload(&others));
+    let (mut first, mut second) = (g.empty::<f32>(10), g.upload(&[0.5f32; 33]));
+    let mut third = g.upload(&vec![-1f32; other]);
+    let arrays = |first, second, third| {
+        let mut list = Vec::new();
+        for ((offset, len), (out, write)) in
+            each.into_iter().zip([(first, Write::Store), (second, Write::Add)])
+        {
+            let parts = Input::new(&d_parts, &g.stream);
+            list.push(Partial { parts, partials: 3, stride, offset, len, out, write });
+        }
+        let parts = Input::new(&d_others, &g.stream);
+        let (stride, len) = (other, other);
+        list.push(Partial { parts, partials: 5, stride, offset: 0, len, out: third, write: Write::Add });
+        list
+    };
+    let op = SumAll::new(&g.device).expect("it is there");
+    let list = arrays(
+        Output::new(&mut first, &g.stream),
+        Output::new(&mut second, &g.stream),
+        Output::new(&mut third, &g.stream),
+    );
+    op.launch(&g.stream, list).expect("it launches");
+    let sum = |values: &[f32], stride: usize, at: usize| {
+        values.iter().skip(at).step_by(stride).map(|v| f64::from(*v)).sum::<f64>()
+    };
+    let want = |before: f64, values: &[f32], stride: usize, (offset, len): (usize, usize)| {
+        (0..len).map(|i| before + sum(values, stride, offset + i)).collect::<Vec<f64>>()
+    };
+    close("stored", &g.download(&first), &want(0.0, &parts, stride, each[0]), |_| 1e-6);
+    close("added", &g.download(&second), &want(0.5, &parts, stride, each[1]), |_| 1e-6);
+    close("added", &g.download(&third), &want(-1.0, &others, other, (0, other)), |_| 1e-6);
+
+    op.launch(&g.stream, Vec::new()).expect("nothing is to be done");
+    let short = vec![Partial {
+        parts: Input::new(&d_parts, &g.stream),
+        partials: 4,
+        stride,
+        offset: 0,
+        len: 10,
+        out: Output::new(&mut first, &g.stream),
+        write: Write::Add,
+    }];
+    let why = op.launch(&g.stream, short).expect_err("three parts are there").to_string();
+    assert_eq!(why, "sum_partials: `parts` has 138 elements, 148 are needed");
+});
+
+/// Parts and channels of what joins them.
+const JOINED: [usize; 2] = [64, 96];
+
+pub const COUNTED: [Counted; 1] = [Counted {
+    case: "per part and channel",
+    elements: JOINED[0] * JOINED[1],
+    most: &[("batch_norm_finalise", 1e4), ("batch_norm_backward", 1e4)],
+    body: |g| {
+        finalise(g, JOINED[0], JOINED[1], true, 0.0);
+        backward(g, JOINED[0], JOINED[1], true);
+    },
+}];

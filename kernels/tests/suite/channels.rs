@@ -5,7 +5,9 @@ use kernels::batch_norm::{
     Backward, BackwardArgs, Finalise, FinaliseArgs, Fold, FoldArgs, FrozenBackward, FrozenBackwardArgs,
     SumPartials,
 };
-use kernels::channels::{Affine, BiasGradient, Constants, GlobalAvgPool, Linear, Moments, Products};
+use kernels::channels::{
+    Affine, BiasGradient, Constants, GlobalAvgPool, Linear, Moments, PlaneProducts, Products,
+};
 use kernels::{Input, Output, Write};
 
 use crate::depthwise::check_moments;
@@ -289,6 +291,38 @@ on_device!(means_of_planes_and_their_gradients, |g| {
     for shape in [[3, 49, 40], [2, 200, 7], [1, 1, 1], [2, 600, 16]] {
         mean::<f32>(g, shape);
         mean::<bf16>(g, shape);
+    }
+});
+
+/// What a gate does, and what reaches it.
+fn gated<T: Number>(g: &Gpu, [n, plane, c]: [usize; 3]) {
+    let (x, dy) = (rounded::<T>(n * plane * c, 1, 2.0), rounded::<T>(n * plane * c, 2, 2.0));
+    let (gate, extra) = (noise(n * c, 3), noise(n * c, 4));
+    let (s, d_x, d_dy) = (&g.stream, g.upload(&x), g.upload(&dy));
+    let (d_gate, d_extra) = (g.upload(&gate), g.upload(&extra));
+    let of = |i: usize| i / (plane * c) * c + i % c;
+    let op = Affine::of_images(&g.device, dtype::<T>(), [n, plane, c]).expect("a kernel serves it");
+    for write in WRITES {
+        let (old, mut y) = before::<T>(g, n * plane * c, write);
+        let (scale, shift) = (Some(Input::new(&d_gate, s)), Some(Input::new(&d_extra, s)));
+        let constants = Constants { scale, shift, ..Constants::default() };
+        op.launch(s, Input::new(&d_x, s), constants, Output::new(&mut y, s), write).expect("it launches");
+        let exact = |i: usize| old[i].f64() + x[i].f64() * f64::from(gate[of(i)]) + f64::from(extra[of(i)]);
+        let want: Vec<f64> = (0..x.len()).map(exact).collect();
+        close("x * gate + extra", &g.download(&y), &want, |i| T::EPSILON * want[i].abs() + 1e-6);
+    }
+    let op = PlaneProducts::new(&g.device, dtype::<T>(), [n, plane, c]).expect("a kernel serves it");
+    let mut sums = g.empty::<f32>(n * c);
+    op.launch(s, Input::new(&d_dy, s), Input::new(&d_x, s), Output::new(&mut sums, s)).expect("it launches");
+    let mut want = vec![0.0; n * c];
+    (0..x.len()).for_each(|i| want[of(i)] += x[i].f64() * dy[i].f64());
+    close("sums of products", &g.download(&sums), &want, |_| 2e-6 * plane as f64 + 1e-6);
+}
+
+on_device!(images_have_their_own_factors, |g| {
+    for shape in [[3, 49, 40], [2, 200, 7], [1, 1, 1], [2, 600, 16]] {
+        gated::<f32>(g, shape);
+        gated::<bf16>(g, shape);
     }
 });
 

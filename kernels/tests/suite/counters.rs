@@ -18,13 +18,17 @@ use monopath_vgpu::Counters;
 use monopath_vgpu::counters::Class;
 
 use crate::depthwise::Data;
-use crate::harness::{Counted, Gpu, Kernels, Number, dtype, noise, run_case};
-use crate::{augment, boxes, channels, clip, conv2d, dropout, elementwise, loss, windows};
+use crate::harness::{Counted, Ending, Gpu, Kernels, Number, dtype, noise, run_case};
+use crate::{
+    augment, batch_norm, boxes, channels, clip, conv2d, dropout, elementwise, loss, optimizer,
+    squeeze_excite, windows,
+};
 
 /// Cases that stand beside their tests.
 fn counted() -> impl Iterator<Item = &'static Counted> {
-    let lists: [&[Counted]; 9] = [
+    let lists: [&[Counted]; 12] = [
         &augment::COUNTED,
+        &batch_norm::COUNTED,
         &boxes::COUNTED,
         &channels::COUNTED,
         &clip::COUNTED,
@@ -32,6 +36,8 @@ fn counted() -> impl Iterator<Item = &'static Counted> {
         &dropout::COUNTED,
         &elementwise::COUNTED,
         &loss::COUNTED,
+        &optimizer::COUNTED,
+        &squeeze_excite::COUNTED,
         &windows::COUNTED,
     ];
     lists.into_iter().flatten()
@@ -199,7 +205,8 @@ fn end<T: Number>(g: &Gpu) {
     let op = op.rows_per_thread(16);
     let mut sums = g.empty::<f32>(op.partials() * c * 2);
     let out = Output::new(&mut sums, &g.stream);
-    let args = finish::SumsArgs { dy: x, h, affine: (affine(), affine()), mean: affine(), sums: out };
+    let args =
+        finish::SumsArgs { dy: x, h, affine: (affine(), affine()), mean: affine(), sums: out, norm: None };
     op.launch(&g.stream, args).expect("it launches");
     g.download(&y);
 }
@@ -396,6 +403,7 @@ const SLOTS: [(&str, f64); 48] = [
 #[test]
 fn counters_are_those_of_the_golden_file() {
     let own = concat!(module_path!(), "::counters_are_those_of_the_golden_file");
+    let _ending = Ending::of(own);
     let mut all = Kernels::new();
     for (case, body) in CASES {
         for (name, k) in run_case(own, case, body).unwrap_or_default() {

@@ -147,6 +147,29 @@ fn every<T: Number>(g: &Gpu, k: usize, stride: usize) {
     forward::<T>(g, shape(1, 3, 61, 16), false, Act::None, 1);
 }
 
+/// Every activation where channels fill vectors and where they do not, and with nothing in front.
+fn each_act<T: Number>(g: &Gpu, k: usize, stride: usize) {
+    let shape = |n, h, w, c| Shape { n, h, w, c, k, stride };
+    for act in [Act::Relu6, Act::HSwish, Act::Swish] {
+        forward::<T>(g, shape(1, 5, 10, 40), true, act, 1);
+        forward::<T>(g, shape(2, 3, 7, 33), true, act, 2);
+        forward::<T>(g, shape(1, 2, 9, 3), false, act, 1);
+    }
+}
+
+on_device!(each_forward_k3s1_f32, |g| each_act::<f32>(g, 3, 1));
+on_device!(each_forward_k3s1_bf16, |g| each_act::<bf16>(g, 3, 1));
+on_device!(each_forward_k3s2_f32, |g| each_act::<f32>(g, 3, 2));
+on_device!(each_forward_k3s2_bf16, |g| each_act::<bf16>(g, 3, 2));
+on_device!(each_forward_k5s1_f32, |g| each_act::<f32>(g, 5, 1));
+on_device!(each_forward_k5s1_bf16, |g| each_act::<bf16>(g, 5, 1));
+on_device!(each_forward_k5s2_f32, |g| each_act::<f32>(g, 5, 2));
+on_device!(each_forward_k5s2_bf16, |g| each_act::<bf16>(g, 5, 2));
+on_device!(each_forward_k7s1_f32, |g| each_act::<f32>(g, 7, 1));
+on_device!(each_forward_k7s1_bf16, |g| each_act::<bf16>(g, 7, 1));
+on_device!(each_forward_k7s2_f32, |g| each_act::<f32>(g, 7, 2));
+on_device!(each_forward_k7s2_bf16, |g| each_act::<bf16>(g, 7, 2));
+
 on_device!(forward_k3s1_f32, |g| every::<f32>(g, 3, 1));
 on_device!(forward_k3s1_bf16, |g| every::<bf16>(g, 3, 1));
 on_device!(forward_k3s2_f32, |g| every::<f32>(g, 3, 2));
@@ -290,6 +313,29 @@ fn every_backward<T: Number>(g: &Gpu, k: usize, stride: usize) {
     backward::<T>(g, shape(2, 1, 1, 3), around(true, true), Act::Relu, 1);
     backward::<T>(g, shape(1, 3, 61, 16), around(false, false), Act::Relu6, 1);
 }
+
+/// As [`each_act`].
+fn each_backward<T: Number>(g: &Gpu, k: usize, stride: usize) {
+    let shape = |n, h, w, c| Shape { n, h, w, c, k, stride };
+    for act in [Act::Relu6, Act::HSwish, Act::Swish] {
+        backward::<T>(g, shape(1, 4, 9, 40), Around { front: true, gate: true }, act, 1);
+        backward::<T>(g, shape(2, 3, 5, 33), Around { front: true, gate: true }, act, 2);
+        backward::<T>(g, shape(1, 2, 9, 3), Around { front: false, gate: false }, act, 1);
+    }
+}
+
+on_device!(each_backward_k3s1_f32, |g| each_backward::<f32>(g, 3, 1));
+on_device!(each_backward_k3s1_bf16, |g| each_backward::<bf16>(g, 3, 1));
+on_device!(each_backward_k3s2_f32, |g| each_backward::<f32>(g, 3, 2));
+on_device!(each_backward_k3s2_bf16, |g| each_backward::<bf16>(g, 3, 2));
+on_device!(each_backward_k5s1_f32, |g| each_backward::<f32>(g, 5, 1));
+on_device!(each_backward_k5s1_bf16, |g| each_backward::<bf16>(g, 5, 1));
+on_device!(each_backward_k5s2_f32, |g| each_backward::<f32>(g, 5, 2));
+on_device!(each_backward_k5s2_bf16, |g| each_backward::<bf16>(g, 5, 2));
+on_device!(each_backward_k7s1_f32, |g| each_backward::<f32>(g, 7, 1));
+on_device!(each_backward_k7s1_bf16, |g| each_backward::<bf16>(g, 7, 1));
+on_device!(each_backward_k7s2_f32, |g| each_backward::<f32>(g, 7, 2));
+on_device!(each_backward_k7s2_bf16, |g| each_backward::<bf16>(g, 7, 2));
 
 on_device!(backward_k3s1_f32, |g| every_backward::<f32>(g, 3, 1));
 on_device!(backward_k3s1_bf16, |g| every_backward::<bf16>(g, 3, 1));

@@ -1,7 +1,7 @@
 //! The end of a block and the beginning of its backward pass, against their definition.
 
 use half::bf16;
-use kernels::finish::{Finish, FinishArgs, Sums, SumsArgs};
+use kernels::finish::{Finish, FinishArgs, NormArgs, Sums, SumsArgs};
 use kernels::{Act, DType, Input, Output};
 
 use crate::depthwise::{activate, slope};
@@ -45,17 +45,18 @@ fn sums<T: Number>(g: &Gpu, m: usize, c: usize, act: Act) {
     let (ds, db, dm) = (g.upload(&scale), g.upload(&shift), g.upload(&mean));
     let p = op.partials();
     let mut out = g.empty::<f32>(p * c * 2);
-    op.launch(
-        &g.stream,
-        SumsArgs {
+    let launch = |sums: Output<'_>, norm: Option<NormArgs<'_>>| {
+        let args = SumsArgs {
             dy: Input::new(&ddy, &g.stream),
             h: Input::new(&dh, &g.stream),
             affine: (Input::new(&ds, &g.stream), Input::new(&db, &g.stream)),
             mean: Input::new(&dm, &g.stream),
-            sums: Output::new(&mut out, &g.stream),
-        },
-    )
-    .expect("it launches");
+            sums,
+            norm,
+        };
+        op.launch(&g.stream, args).expect("it launches");
+    };
+    launch(Output::new(&mut out, &g.stream), None);
     let parts = g.download(&out);
     let got: Vec<f32> = (0..c * 2).map(|i| (0..p).map(|p| parts[p * c * 2 + i]).sum()).collect();
     let (mut want, mut size) = (vec![0.0; c * 2], vec![0.0; c * 2]);
@@ -70,6 +71,37 @@ fn sums<T: Number>(g: &Gpu, m: usize, c: usize, act: Act) {
         }
     }
     close(&format!("sums {m} x {c} {act:?}"), &got, &want, |i| 2e-6 * size[i] + 1e-6);
+
+    // The same, joined by the last block; gradients are added to what is there.
+    let (variance, eps): (Vec<f32>, f32) = (noise(c, 6).into_iter().map(|v| v + 1.5).collect(), 1e-3);
+    let (dv, mut again) = (g.upload(&variance), g.empty::<f32>(p * c * 2));
+    let (mut dgamma, mut dbeta) = (g.upload(&vec![3f32; c]), g.upload(&vec![-2f32; c]));
+    let mut pqr = g.empty::<f32>(3 * c);
+    let norm = NormArgs {
+        variance: Input::new(&dv, &g.stream),
+        eps,
+        dgamma: Some(Output::new(&mut dgamma, &g.stream)),
+        dbeta: (c != 8).then(|| Output::new(&mut dbeta, &g.stream)),
+        pqr: Output::new(&mut pqr, &g.stream),
+    };
+    launch(Output::new(&mut again, &g.stream), Some(norm));
+    let (mut maps, mut allowed) = ([(); 3].map(|()| vec![0.0; c]), vec![0.0; 3 * c]);
+    for j in 0..c {
+        let (s, n) = (f64::from(scale[j]), m as f64);
+        let precision = 1.0 / (f64::from(variance[j]) + f64::from(eps));
+        let q = -s * precision * want[2 * j + 1] / n;
+        maps[0][j] = s;
+        maps[1][j] = q;
+        maps[2][j] = -s * want[2 * j] / n - q * f64::from(mean[j]);
+        allowed[c + j] = 3e-6 * size[2 * j + 1] / n;
+        allowed[2 * c + j] = 3e-6 * (size[2 * j] + size[2 * j + 1]) / n;
+        want[2 * j + 1] = 3.0 + want[2 * j + 1] * precision.sqrt();
+        want[2 * j] = -2.0 + if c == 8 { 0.0 } else { want[2 * j] };
+    }
+    let gradient = |which: usize| want.iter().skip(which).step_by(2).copied().collect::<Vec<_>>();
+    close("dgamma", &g.download(&dgamma), &gradient(1), |j| 3e-6 * (4.0 + size[2 * j + 1]));
+    close("dbeta", &g.download(&dbeta), &gradient(0), |j| 3e-6 * (4.0 + size[2 * j]));
+    close("the linear map", &g.download(&pqr), &maps.concat(), |i| allowed[i] + 1e-6);
 }
 
 /// Channels that fill vectors and such that do not, one row, more rows than one block takes, more channels than one
@@ -80,11 +112,15 @@ fn every<T: Number>(g: &Gpu) {
     finish::<T>(g, 1, 8, Act::Relu, false);
     finish::<T>(g, 50, 96, Act::HSwish, false);
     finish::<T>(g, 9, 2064, Act::Swish, true);
+    finish::<T>(g, 30, 7, Act::HSwish, false);
+    finish::<T>(g, 30, 7, Act::Swish, true);
     sums::<T>(g, 430, 40, Act::None);
     sums::<T>(g, 77, 13, Act::Relu6);
     sums::<T>(g, 1, 8, Act::Relu);
     sums::<T>(g, 50, 96, Act::HSwish);
     sums::<T>(g, 9, 2064, Act::Swish);
+    sums::<T>(g, 30, 7, Act::HSwish);
+    sums::<T>(g, 30, 7, Act::Swish);
 }
 
 on_device!(finish_f32, every::<f32>);

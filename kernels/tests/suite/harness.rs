@@ -1,9 +1,9 @@
 //! Runs a case as a child process with the virtual GPU in place of the driver: three seeds, same bits, same counters,
 //! no reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use half::bf16;
@@ -71,8 +71,41 @@ impl Gpu {
 /// What the kernels of a case executed, by name.
 pub type Kernels = BTreeMap<String, KernelTally>;
 
+/// What this process's tests did.
+#[derive(Default)]
+pub struct Done {
+    /// What all kernels executed.
+    pub kernels: Kernels,
+    /// Tests that ended, well or not.
+    pub tests: BTreeSet<String>,
+}
+
+static DONE: Mutex<Done> = Mutex::new(Done { kernels: BTreeMap::new(), tests: BTreeSet::new() });
+
+/// See [`Done`].
+pub fn done() -> MutexGuard<'static, Done> {
+    DONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes the end of a test when it is dropped.
+pub struct Ending(String);
+
+impl Ending {
+    /// Of the test at a path that begins with the name of the crate.
+    pub fn of(path: &str) -> Ending {
+        Ending(path.split_once("::").expect("a test is in a module").1.to_string())
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        done().tests.insert(self.0.clone());
+    }
+}
+
 /// Runs a case: in the parent under every seed, in the child itself, which learns nothing of the counters.
 pub fn run(path: &str, body: fn(&Gpu)) -> Option<Kernels> {
+    let _ending = Ending::of(path);
     run_case(path, "", body)
 }
 
@@ -126,7 +159,17 @@ pub fn run_case(path: &str, case: &str, body: fn(&Gpu)) -> Option<Kernels> {
             }
         }
     }
-    first.map(|(_, kernels)| kernels)
+    let (_, kernels) = first?;
+    let mut done = done();
+    for (name, k) in &kernels {
+        let all = done.kernels.entry(name.clone()).or_default();
+        all.threads = all.threads.max(k.threads);
+        all.shared = all.shared.max(k.shared);
+        for (line, reached) in &k.blocks {
+            *all.blocks.entry(*line).or_default() |= reached;
+        }
+    }
+    Some(kernels)
 }
 
 /// A case whose counters are recorded, in a module beside its test.

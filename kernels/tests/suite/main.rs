@@ -2,7 +2,8 @@
 //!
 //! - one module per module of the crate: results against the definition in f64.
 //! - `counters`: what the kernels do to the machine, against a committed file and the targets.
-//! - `shipping`: what is committed belongs together; every kernel has a test.
+//! - `shipping`: what is committed belongs together.
+//! - `without_a_test`: no kernel is, and of their basic blocks those that are listed; occupancy of what the tests launch.
 
 #[macro_use]
 mod harness;
@@ -24,3 +25,4 @@ mod pointwise_gradient;
 mod shipping;
 mod squeeze_excite;
 mod windows;
+mod without_a_test;

@@ -4,7 +4,7 @@ use half::bf16;
 use kernels::optimizer::{Range, Sgd, SgdArgs, Table};
 use kernels::{Input, Output};
 
-use crate::harness::{Gpu, close, noise};
+use crate::harness::{Counted, Gpu, close, noise};
 
 /// Whole parameters, windows with rows that fill vectors and rows that do not, a stretch longer than a piece.
 pub const RANGES: [Range; 5] = [
@@ -81,3 +81,36 @@ on_device!(touched_parameters_move_and_the_others_stand_still, |g| {
     steps(g, false, true);
     steps(g, true, false);
 });
+
+/// Windows of a path: 20 of 64 rows of 40 of 60 elements.
+const WINDOWS: [usize; 4] = [20, 64, 40, 60];
+
+fn cost(g: &Gpu) {
+    let [count, rows, row_len, stride] = WINDOWS;
+    let n = count * rows * stride;
+    let window = |i| Range { offset: i * rows * stride, rows, row_len, stride, decay: 1e-4 };
+    let table = Table::new(&(0..count).map(window).collect::<Vec<_>>(), n).expect("the ranges lie within");
+    let (pieces, lr) = (g.upload(table.words()), g.upload(&[0.1f32]));
+    let (mut v, mut d, mut m) = (g.upload(&noise(n, 1)), g.upload(&noise(n, 2)), g.upload(&noise(n, 3)));
+    let mut copy = g.upload(&vec![bf16::ZERO; n]);
+    let args = SgdArgs {
+        pieces: Input::new(&pieces, &g.stream),
+        lr: Input::new(&lr, &g.stream),
+        skip: None,
+        values: Output::new(&mut v, &g.stream),
+        grads: Output::new(&mut d, &g.stream),
+        momenta: Output::new(&mut m, &g.stream),
+        copy: Some(Output::new(&mut copy, &g.stream)),
+    };
+    let op = Sgd::new(&g.device, 0.9, false).expect("it is there");
+    // SAFETY: `pieces` holds the table's words.
+    unsafe { op.launch(&g.stream, &table, args) }.expect("it launches");
+    g.download(&v);
+}
+
+pub const COUNTED: [Counted; 1] = [Counted {
+    case: "momentum and a bf16 copy, per parameter",
+    elements: WINDOWS[0] * WINDOWS[1] * WINDOWS[2],
+    most: &[("sgd_update", 1e4)],
+    body: cost,
+}];

@@ -77,7 +77,23 @@ fn every<T: Number>(g: &Gpu, a: Arithmetic) {
     forward::<T>(g, shape(1, 130, 13, 7), a, front(true, true), Act::Relu6, 1);
     forward::<T>(g, shape(3, 1, 8, 8), a, front(true, false), Act::Relu, 1);
     forward::<T>(g, shape(1, 64, 24, 144), a, front(false, false), Act::None, 1);
+    forward::<T>(g, shape(2, 33, 9, 20), a, front(true, true), Act::HSwish, 1);
+    forward::<T>(g, shape(1, 20, 27, 5), a, front(true, false), Act::Swish, 1);
 }
+
+/// Every activation before vectors and single channels, in several tiles of columns and images.
+fn each_act<T: Number>(g: &Gpu, a: Arithmetic) {
+    let shape = |images, plane, k, n| Shape { images, plane, k, n };
+    for act in [Act::Relu6, Act::HSwish, Act::Swish] {
+        let front = Front { affine: true, gate: true };
+        forward::<T>(g, shape(3, 27, 24, 72), a, front, act, 2);
+        forward::<T>(g, shape(2, 25, 39, 71), a, front, act, 1);
+    }
+}
+
+on_device!(each_activation_f32, |g| each_act::<f32>(g, Arithmetic::F32));
+on_device!(each_activation_tf32, |g| each_act::<f32>(g, Arithmetic::Tf32));
+on_device!(each_activation_bf16, |g| each_act::<bf16>(g, Arithmetic::Bf16));
 
 on_device!(forward_f32, |g| every::<f32>(g, Arithmetic::F32));
 on_device!(forward_tf32, |g| every::<f32>(g, Arithmetic::Tf32));

@@ -1,4 +1,4 @@
-//! What is committed belongs together, and nothing ships that no test ran.
+//! What is committed belongs together.
 
 use std::path::Path;
 

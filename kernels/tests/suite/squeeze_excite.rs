@@ -1,15 +1,15 @@
 //! Squeeze-excite against its definition.
 
 use half::bf16;
+use kernels::batch_norm::{Partial, SumAll};
 use kernels::pointwise_gradient::SummedGradient;
 use kernels::squeeze_excite::{
-    Excite, ExciteArgs, ExciteBackward, ExciteBackwardArgs, ExciteGradients, ExciteSum, Layers, Sigma,
-    Squeeze, SqueezeArgs,
+    Excite, ExciteArgs, ExciteBackward, ExciteBackwardArgs, Layers, Sigma, Squeeze, SqueezeArgs,
 };
-use kernels::{Act, DType, Input, Output};
+use kernels::{Act, DType, Input, Output, Write};
 
 use crate::depthwise::activate;
-use crate::harness::{Gpu, Number, close, dtype, noise};
+use crate::harness::{Counted, Gpu, Number, close, dtype, noise};
 
 fn squeeze<T: Number>(g: &Gpu, [images, plane, c]: [usize; 3], act: Act) {
     let h: Vec<T> = noise(images * plane * c, 1).into_iter().map(|v| T::nearest(4.0 * v)).collect();
@@ -40,6 +40,8 @@ fn every<T: Number>(g: &Gpu) {
     squeeze::<T>(g, [1, 49, 13], Act::Relu6);
     squeeze::<T>(g, [3, 1, 8], Act::None);
     squeeze::<T>(g, [1, 300, 72], Act::Swish);
+    squeeze::<T>(g, [2, 30, 7], Act::HSwish);
+    squeeze::<T>(g, [2, 30, 7], Act::Swish);
 }
 
 on_device!(squeeze_f32, every::<f32>);
@@ -122,20 +124,22 @@ on_device!(gates_are_made_of_means, |g| {
     forward(g, layers(8, 4, 300, 8, Sigma::HardSigmoid));
 });
 
-fn backward(g: &Gpu, l: Layers) {
-    let what = format!("{l:?}");
+/// With the five sums of the project pass, or `alone` with the gates' gradients.
+fn backward(g: &Gpu, l: Layers, alone: bool) {
+    let what = format!("{l:?} {alone}");
     let s = Small::new(&l);
     let (hidden, gates) = s.forward(&l);
     let narrow = |v: &[f64]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-    let tile = SummedGradient::ROWS;
+    let (tile, each) = if alone { (usize::MAX, 1) } else { (SummedGradient::ROWS, 5) };
     let places = (l.images * l.plane).div_ceil(tile) + l.images - 1;
-    let sums = noise(places * 5 * l.c, 6);
+    let sums = noise(places * each * l.c, 6);
     let up = |v: &[f32]| g.upload(v);
     let (w1, w2, means) = (up(&s.w1), up(&s.w2), up(&s.means));
     let (d_hidden, d_gates, d_sums) = (up(&narrow(&hidden)), up(&narrow(&gates)), up(&sums));
-    let op = ExciteBackward::new(&g.device, l).expect("a kernel serves it");
+    let make = if alone { ExciteBackward::alone } else { ExciteBackward::new };
+    let op = make(&g.device, l).expect("a kernel serves it");
     let p = op.partials();
-    let (mut factors, mut norm) = (g.empty::<f32>(2 * l.images * l.c), g.empty::<f32>(p * l.c * 2));
+    let (mut factors, mut norm) = (g.empty::<f32>(each.min(2) * l.images * l.c), g.empty::<f32>(p * l.c * 2));
     let mut parts = g.empty::<f32>(p * op.parameters());
     op.launch(
         &g.stream,
@@ -146,7 +150,7 @@ fn backward(g: &Gpu, l: Layers) {
             gates: Input::new(&d_gates, &g.stream),
             w: (Input::new(&w1, &g.stream), Input::new(&w2, &g.stream)),
             factors: Output::new(&mut factors, &g.stream),
-            norm: Output::new(&mut norm, &g.stream),
+            norm: (!alone).then(|| Output::new(&mut norm, &g.stream)),
             parts: Output::new(&mut parts, &g.stream),
         },
     )
@@ -155,24 +159,28 @@ fn backward(g: &Gpu, l: Layers) {
     let sizes = [l.r * l.c, l.r, l.c * l.r, l.c];
     let [mut dw1, mut db1, mut dw2, mut db2] = sizes.map(|len| g.upload(&vec![0.5f32; len]));
     let wanted = l.sigma == Sigma::Sigmoid;
-    let to = ExciteGradients {
-        w1: Some(Output::new(&mut dw1, &g.stream)),
-        b1: wanted.then(|| Output::new(&mut db1, &g.stream)),
-        w2: Some(Output::new(&mut dw2, &g.stream)),
-        b2: Some(Output::new(&mut db2, &g.stream)),
-    };
-    let op = ExciteSum::new(&g.device, l).expect("a kernel serves it");
-    op.launch(&g.stream, Input::new(&parts, &g.stream), to).expect("it launches");
+    let outs = [&mut dw1, &mut db1, &mut dw2, &mut db2].into_iter().zip(op.places());
+    let arrays = outs.enumerate().filter(|(which, _)| *which != 1 || wanted);
+    let arrays = arrays.map(|(_, (out, (offset, len)))| Partial {
+        parts: Input::new(&parts, &g.stream),
+        partials: p,
+        stride: op.parameters(),
+        offset,
+        len,
+        out: Output::new(out, &g.stream),
+        write: Write::Add,
+    });
+    SumAll::new(&g.device).expect("it is there").launch(&g.stream, arrays.collect()).expect("it launches");
 
     // The definition, image by image.
     let f = |v: f32| f64::from(v);
     let mut want = sizes.map(|len| vec![0.5; len]);
-    let mut want_factors = vec![0.0; 2 * l.images * l.c];
+    let mut want_factors = vec![0.0; each.min(2) * l.images * l.c];
     let mut want_norm = vec![0.0; 2 * l.c];
     for image in 0..l.images {
         let tiles = || image * l.plane / tile..=((image + 1) * l.plane - 1) / tile;
         let sum = |which: usize, c: usize| {
-            tiles().map(|t| f(sums[((t + image) * 5 + which) * l.c + c])).sum::<f64>()
+            tiles().map(|t| f(sums[((t + image) * each + which) * l.c + c])).sum::<f64>()
         };
         let gate = &gates[image * l.c..(image + 1) * l.c];
         let inner = &hidden[image * l.r..(image + 1) * l.r];
@@ -200,6 +208,10 @@ fn backward(g: &Gpu, l: Layers) {
             want[3][c] += du2[c];
             let dmean: f64 = (0..l.r).map(|i| du1[i] * f(s.w1[i * l.c + c])).sum();
             let extra = dmean / l.plane as f64;
+            if alone {
+                want_factors[image * l.c + c] = extra;
+                continue;
+            }
             want_factors[(image * l.c + c) * 2] = gate[c];
             want_factors[(image * l.c + c) * 2 + 1] = extra;
             want_norm[2 * c] += gate[c] * sum(1, c) + extra * sum(3, c);
@@ -211,19 +223,26 @@ fn backward(g: &Gpu, l: Layers) {
     }
     let allowed = |v: f64| 2e-5 * (1.0 + v.abs());
     close(&format!("{what} factors"), &g.download(&factors), &want_factors, |i| allowed(want_factors[i]));
-    let norm = g.download(&norm);
-    let norm: Vec<f32> = (0..2 * l.c).map(|i| (0..p).map(|p| norm[p * 2 * l.c + i]).sum()).collect();
-    close(&format!("{what} norm"), &norm, &want_norm, |i| 4.0 * allowed(want_norm[i]));
+    if !alone {
+        let norm = g.download(&norm);
+        let norm: Vec<f32> = (0..2 * l.c).map(|i| (0..p).map(|p| norm[p * 2 * l.c + i]).sum()).collect();
+        close(&format!("{what} norm"), &norm, &want_norm, |i| 4.0 * allowed(want_norm[i]));
+    }
     for (i, got) in [&dw1, &db1, &dw2, &db2].into_iter().enumerate() {
         close(&format!("{what} gradient {i}"), &g.download(got), &want[i], |j| 4.0 * allowed(want[i][j]));
     }
 }
 
 on_device!(gradients_of_the_gate_come_from_five_sums, |g| {
-    backward(g, layers(11, 100, 40, 10, Sigma::HardSigmoid));
-    backward(g, layers(3, 1, 33, 70, Sigma::Sigmoid));
-    backward(g, layers(8, 300, 90, 32, Sigma::HardSigmoid));
-    backward(g, layers(9, 49, 24, 6, Sigma::Sigmoid));
+    backward(g, layers(11, 100, 40, 10, Sigma::HardSigmoid), false);
+    backward(g, layers(3, 1, 33, 70, Sigma::Sigmoid), false);
+    backward(g, layers(8, 300, 90, 32, Sigma::HardSigmoid), false);
+    backward(g, layers(9, 49, 24, 6, Sigma::Sigmoid), false);
+});
+
+on_device!(gradients_of_a_gate_that_stands_alone, |g| {
+    backward(g, layers(11, 100, 40, 10, Sigma::HardSigmoid), true);
+    backward(g, layers(3, 1, 33, 70, Sigma::Sigmoid), true);
 });
 
 on_device!(wrong_shapes_are_refused_by_name, |g| {
@@ -240,3 +259,17 @@ on_device!(wrong_shapes_are_refused_by_name, |g| {
     assert!(why.to_string().contains("squeeze: images is 70000, expected 1 to 65535"), "{why}");
     g.download(&g.upload(&[0f32]));
 });
+
+/// Eight images of 14 x 14, 120 channels and 30 in the hidden layer.
+fn gates_cost(g: &Gpu) {
+    let l = layers(8, 196, 120, 30, Sigma::HardSigmoid);
+    forward(g, l);
+    backward(g, l, false);
+}
+
+pub const COUNTED: [Counted; 1] = [Counted {
+    case: "gates, per image and channel",
+    elements: 8 * 120,
+    most: &[("excite_fwd", 1e4), ("excite_bwd", 1e4)],
+    body: gates_cost,
+}];

@@ -1,16 +1,17 @@
 //! The block on a GPU: a few passes over the wide tensors, each of which recomputes norm and activation where it reads.
 //!
 //! Forward: expand, depthwise, project, each with the statistics of what it stores, then `finish`. Backward: the sums of
-//! the last norm, project's two gradients, depthwise's in one, expand's two.
+//! the last norm, project's two gradients, depthwise's in one, expand's two; one launch adds up what they left of the
+//! filters' gradients in parts.
 
+use kernels::batch_norm::{Partial, SumAll};
 use kernels::pointwise::{self, Arithmetic};
 use kernels::pointwise_gradient::{
     FilterGradient, FilterGradientArgs, Formed, InputGradient, InputGradientArgs, SummedGradient,
     SummedGradientArgs, Sums,
 };
 use kernels::squeeze_excite::{
-    Excite, ExciteArgs, ExciteBackward, ExciteBackwardArgs, ExciteGradients, ExciteSum, Layers, Sigma,
-    Squeeze, SqueezeArgs,
+    Excite, ExciteArgs, ExciteBackward, ExciteBackwardArgs, Layers, Squeeze, SqueezeArgs,
 };
 use kernels::{Write, depthwise, finish};
 
@@ -20,7 +21,7 @@ use crate::cuda::norm::{Norm, NormSlots};
 use crate::cuda::{Cuda, Partials, Slot};
 use crate::error::Result;
 use crate::op::{Kept, Moments, Output};
-use crate::ops::Act;
+use crate::ops::squeeze_excite::sigma;
 use crate::tensor::{DType, Shape, Tensor};
 
 const F32: kernels::DType = kernels::DType::F32;
@@ -42,6 +43,51 @@ struct Gate {
     hidden: Tensor,
     /// `[n, e]`.
     gates: Tensor,
+}
+
+/// Gradients of parameters in parts, to be summed.
+#[derive(Default)]
+struct Parts(Vec<InParts>);
+
+/// That of one input.
+struct InParts {
+    input: usize,
+    /// `[partials, stride]`.
+    parts: Tensor,
+    offset: usize,
+    len: usize,
+}
+
+impl Parts {
+    /// Parts that hold nothing else.
+    fn add(&mut self, input: usize, parts: &Tensor) {
+        let len = parts.shape().len() / parts.shape().dims()[0];
+        self.0.push(InParts { input, parts: parts.clone(), offset: 0, len });
+    }
+
+    /// Adds them up, in one launch, where somebody wants them.
+    fn sum(self, cuda: &Cuda, dx: &mut [Option<Slot<'_>>]) -> Result<()> {
+        let mut arrays = Vec::with_capacity(self.0.len());
+        for (input, slot) in dx.iter_mut().enumerate() {
+            let (Some(slot), Some(p)) = (slot, self.0.iter().find(|p| p.input == input)) else { continue };
+            let partials = p.parts.shape().dims()[0];
+            let (out, write) = slot.open();
+            arrays.push(Partial {
+                parts: p.parts.input()?,
+                partials,
+                stride: p.parts.shape().len() / partials,
+                offset: p.offset,
+                len: p.len,
+                out,
+                write,
+            });
+        }
+        if arrays.is_empty() {
+            return Ok(());
+        }
+        let op = cuda.prepare((), SumAll::new)?;
+        cuda.launch(|stream| op.launch(stream, arrays))
+    }
 }
 
 impl Saved {
@@ -100,14 +146,7 @@ impl InvertedResidual {
 
     /// The small layers behind the gate.
     fn layers(&self, cuda: &Cuda, plan: &Plan, r: usize) -> Result<Layers> {
-        let sigma = match self.squeeze {
-            Some(Act::Sigmoid) => Sigma::Sigmoid,
-            Some(Act::HardSigmoid) => Sigma::HardSigmoid,
-            _ => {
-                let (what, expected) = ("gates of another kind", "a sigmoid, hard or not");
-                return Err(cuda.no_kernel("inverted_residual", what, 1, expected));
-            }
-        };
+        let sigma = sigma(cuda, "inverted_residual", self.squeeze.expect("there is a gate"))?;
         Ok(Layers { images: plan.n, plane: plan.pixels_to(), c: plan.e, r, sigma })
     }
 
@@ -273,15 +312,38 @@ impl InvertedResidual {
         let op = cuda
             .prepare((rows_to, o, acts[PROJECT]), |d| finish::Sums::new(d, rows_to, o, F32, acts[PROJECT]))?;
         let mut sums = Tensor::stale(cuda, [op.partials(), o, 2], DType::F32)?;
+        // Where its statistics are the batch's, the launch that takes the sums makes use of them too.
+        let mut pqr3 = match self.frozen() {
+            true => None,
+            false => Some(Tensor::stale(cuda, [3, o], DType::F32)?),
+        };
+        let learnt = if self.affine { places.filters[PROJECT] + 1 } else { dx.len() };
+        let mut slots = dx.iter_mut().skip(learnt).map(Option::as_mut);
+        let mut next = || slots.next().flatten().map(|slot| cuda.added(slot)).transpose();
+        let norm = match &mut pqr3 {
+            Some(pqr) => Some(finish::NormArgs {
+                variance: norm3.variance()?,
+                eps: self.eps,
+                dgamma: next()?,
+                dbeta: next()?,
+                pqr: pqr.output()?,
+            }),
+            None => None,
+        };
         let args = finish::SumsArgs {
             dy: dy.input()?,
             h: h3.input()?,
             affine: norm3.affine()?,
             mean: norm3.mean()?,
             sums: sums.output()?,
+            norm,
         };
         cuda.launch(|stream| op.launch(stream, args))?;
-        let pqr3 = self.norm_back(cuda, PROJECT, &norm3, &sums, rows_to, dx)?;
+        let pqr3 = match pqr3 {
+            Some(pqr) => pqr,
+            None => self.norm_back(cuda, PROJECT, &norm3, &sums, rows_to, dx)?,
+        };
+        let mut parts = Parts::default();
         let formed =
             Formed { h: h3.input()?, affine: norm3.affine()?, pqr: pqr3.input()?, act: acts[PROJECT] };
 
@@ -305,25 +367,25 @@ impl InvertedResidual {
             sums: sums.output()?,
         };
         cuda.launch(|stream| op.launch(stream, args))?;
-        if let Some(slot) = &mut dx[places.filters[PROJECT]] {
+        if dx[places.filters[PROJECT]].is_some() {
             let op = cuda.prepare((shape, acts[DEPTHWISE]), |d| {
                 FilterGradient::new(d, shape, Arithmetic::F32, acts[DEPTHWISE])
             })?;
-            let mut parts = Tensor::stale(cuda, [op.partials(), o, e], DType::F32)?;
+            let mut dw = Tensor::stale(cuda, [op.partials(), o, e], DType::F32)?;
             let args = FilterGradientArgs {
                 d: dy.input()?,
                 formed: Some(formed),
                 x: h2.input()?,
                 affine: Some(norm2.affine()?),
                 gate: gate.as_ref().map(|gate| gate.gates.input()).transpose()?,
-                dw: parts.output()?,
+                dw: dw.output()?,
             };
             cuda.launch(|stream| op.launch(stream, args))?;
-            cuda.sum(op.partials(), &parts, slot)?;
+            parts.add(places.filters[PROJECT], &dw);
         }
         let (sums, factors) = match &gate {
             Some(gate) => {
-                let (sums, factors) = self.gate_back(cuda, &plan, gate, &sums, kept, dx)?;
+                let (sums, factors) = self.gate_back(cuda, &plan, gate, &sums, kept, &mut parts)?;
                 (sums, Some(factors))
             }
             None => (sums.reshape([sums.shape().len() / 2 / e, e, 2])?, None),
@@ -336,7 +398,7 @@ impl InvertedResidual {
             depthwise::Backward::new(d, shape, F32, acts[DEPTHWISE])
         })?;
         let k = plan.k;
-        let mut parts = Tensor::stale(cuda, [op.partials(), k * k * e], DType::F32)?;
+        let mut dw = Tensor::stale(cuda, [op.partials(), k * k * e], DType::F32)?;
         let mut sums = Tensor::stale(cuda, [op.partials(), e, 2], DType::F32)?;
         let h1 = expand.as_ref().map_or(kept.input(0), |(h1, _)| h1);
         let norm1 = expand.as_ref().map(|(_, norm)| norm);
@@ -352,7 +414,7 @@ impl InvertedResidual {
                 mean1: norm1.map(Norm::mean).transpose()?,
                 w: filter(DEPTHWISE)?,
                 du1,
-                dw: parts.output()?,
+                dw: dw.output()?,
                 sums: sums.output()?,
             };
             cuda.launch(|stream| op.launch(stream, args))
@@ -363,11 +425,12 @@ impl InvertedResidual {
             if let (true, Some(slot)) = (self.residual, &mut dx[0]) {
                 cuda.give(dy, slot)?;
             }
-            return self.filter_back(cuda, DEPTHWISE, &parts, dx);
+            parts.add(places.filters[DEPTHWISE], &dw);
+            return parts.sum(cuda, dx);
         };
         let mut du1 = Tensor::stale(cuda, [rows_from, e], DType::F32)?;
         cuda.store_or_drop(Some(&mut du1.slot(true)?), len, send)?;
-        self.filter_back(cuda, DEPTHWISE, &parts, dx)?;
+        parts.add(places.filters[DEPTHWISE], &dw);
         let pqr1 = self.norm_back(cuda, EXPAND, norm1, &sums, rows_from, dx)?;
         let formed =
             Formed { h: h1.input()?, affine: norm1.affine()?, pqr: pqr1.input()?, act: kernels::Act::None };
@@ -387,26 +450,27 @@ impl InvertedResidual {
             };
             cuda.launch(|stream| op.launch(stream, args))?;
         }
-        if let Some(slot) = &mut dx[places.filters[EXPAND]] {
+        if dx[places.filters[EXPAND]].is_some() {
             let op = cuda.prepare((shape, kernels::Act::None), |d| {
                 FilterGradient::new(d, shape, Arithmetic::F32, kernels::Act::None)
             })?;
-            let mut parts = Tensor::stale(cuda, [op.partials(), e, plan.c], DType::F32)?;
+            let mut dw = Tensor::stale(cuda, [op.partials(), e, plan.c], DType::F32)?;
             let args = FilterGradientArgs {
                 d: du1.input()?,
                 formed: Some(formed),
                 x: kept.input(0).input()?,
                 affine: None,
                 gate: None,
-                dw: parts.output()?,
+                dw: dw.output()?,
             };
             cuda.launch(|stream| op.launch(stream, args))?;
-            cuda.sum(op.partials(), &parts, slot)?;
+            parts.add(places.filters[EXPAND], &dw);
         }
-        Ok(())
+        parts.sum(cuda, dx)
     }
 
-    /// The gate's gradients: the sums of the norm before it, and `(gate, extra)` per image and channel.
+    /// The gate's gradients: the sums of the norm before it, and `(gate, extra)` per image and channel. Those of its layers
+    /// go to `to` in parts.
     fn gate_back(
         &self,
         cuda: &Cuda,
@@ -414,7 +478,7 @@ impl InvertedResidual {
         gate: &Gate,
         sums: &Tensor,
         kept: &Kept<'_>,
-        dx: &mut [Option<Slot<'_>>],
+        to: &mut Parts,
     ) -> Result<(Tensor, Tensor)> {
         let (n, e, at) = (plan.n, plan.e, self.places().squeeze);
         let layers = self.layers(cuda, plan, gate.hidden.shape().channels())?;
@@ -429,34 +493,14 @@ impl InvertedResidual {
             gates: gate.gates.input()?,
             w: (kept.input(at).input()?, kept.input(at + 2).input()?),
             factors: factors.output()?,
-            norm: norm.output()?,
+            norm: Some(norm.output()?),
             parts: parts.output()?,
         };
         cuda.launch(|stream| op.launch(stream, args))?;
-        let mut slots = dx[at..at + 4].iter_mut().map(Option::as_mut);
-        let mut next = || match slots.next().flatten() {
-            Some(slot) => cuda.added(slot).map(Some),
-            None => Ok(None),
-        };
-        let to = ExciteGradients { w1: next()?, b1: next()?, w2: next()?, b2: next()? };
-        let op = cuda.prepare(layers, |d| ExciteSum::new(d, layers))?;
-        let from = parts.input()?;
-        cuda.launch(|stream| op.launch(stream, from, to))?;
-        Ok((norm, factors))
-    }
-
-    /// Adds partial gradients of a filter.
-    fn filter_back(
-        &self,
-        cuda: &Cuda,
-        which: usize,
-        parts: &Tensor,
-        dx: &mut [Option<Slot<'_>>],
-    ) -> Result<()> {
-        match &mut dx[self.places().filters[which]] {
-            Some(slot) => cuda.sum(parts.shape().dims()[0], parts, slot),
-            None => Ok(()),
+        for (i, (offset, len)) in op.places().into_iter().enumerate() {
+            to.0.push(InParts { input: at + i, parts: parts.clone(), offset, len });
         }
+        Ok((norm, factors))
     }
 
     /// The gradients of what norm `which` was given, and its linear map.
