@@ -1,11 +1,11 @@
 //! Runs on the virtual GPU: training, calibration, search and retraining through the same commands as on the CPU.
 
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use monopath_vgpu::driver::config::names;
 use monopath_vgpu::launcher::{Links, library};
-use soak::{Bench, fingerprint, losses};
+use soak::{Bench, fingerprint, losses, named, newest, plant_nan};
 
 /// A bench whose commands find the virtual GPU where they look for the driver.
 struct Gpu {
@@ -52,6 +52,9 @@ const SMALL: [&str; 8] = [
     "log.steps=1",
 ];
 
+/// What a step gave is read when the next was sent, unless a checkpoint comes between them.
+const LAGGING: [&str; 2] = ["--set", "log.checkpoint-seconds=1000"];
+
 fn args<'a>(command: &'a str, out: &'a str, device: &'a str) -> Vec<&'a str> {
     let mut args = vec![command, "brief.toml", "--out", out, "--device", device];
     args.extend(SMALL);
@@ -62,7 +65,7 @@ fn args<'a>(command: &'a str, out: &'a str, device: &'a str) -> Vec<&'a str> {
 fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     let gpu = Gpu::new();
     let started = Instant::now();
-    gpu.run(&args("run", "gpu", "cuda:0"));
+    gpu.run(&[&args("run", "gpu", "cuda:0")[..], &LAGGING].concat());
     let took = started.elapsed();
     gpu.run(&args("run", "cpu", "cpu"));
     let steps = |run: &str| losses(&gpu.bench.path(run));
@@ -78,7 +81,7 @@ fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     for key in ["arch", "top1", "macs", "params"] {
         assert!(!outcome("gpu")["found"][key].is_null(), "{key}");
     }
-    // The same again, to the bit, although it is killed on its way and goes on in longer and longer lives.
+    // The same again, to the bit, although every step is stored, and it is killed on its way and goes on in longer and longer lives.
     let again = [&args("run", "again", "cuda:0")[..], &["--resume"]].concat();
     let mut kills = 0;
     loop {
@@ -94,6 +97,44 @@ fn a_run_ends_on_the_virtual_gpu_and_agrees_with_the_cpu() {
     assert!(kills > 0, "no kill landed within {took:?}");
     gpu.run(&again);
     assert_eq!(fingerprint(&gpu.bench.path("gpu")), fingerprint(&gpu.bench.path("again")));
+    assert_eq!(on_gpu, steps("again"));
+}
+
+#[test]
+fn a_planted_nan_is_told_with_layer_candidate_and_step_although_the_next_step_was_sent() {
+    let gpu = Gpu::new();
+    let args = args("train-supernet", "hurt", "cuda:0");
+    let folder = gpu.bench.path("hurt").join("checkpoints");
+    let mut child = gpu.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while newest(&folder).is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let checkpoint = newest(&folder).unwrap();
+    plant_nan(&checkpoint);
+    let hurt = newest(&folder).unwrap();
+    // From now on nothing is stored between two steps.
+    let recipe = gpu.bench.path("hurt").join("recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let lagging = text.replace("checkpoint-seconds = 0.0", "checkpoint-seconds = 1000.0");
+    assert_ne!(lagging, text);
+    std::fs::write(&recipe, lagging).unwrap();
+    let output = gpu.command(&[&args[..], &LAGGING, &["--resume"]].concat()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let (told, step) = named(&error);
+    // Steps before it are in the journal, the step itself is not, and nothing was stored after it.
+    let done = losses(&gpu.bench.path("hurt"));
+    assert!(
+        done.last().unwrap().starts_with(&format!("\"train-supernet\" \"supernet\" {step} ")),
+        "{done:?}\n{told}"
+    );
+    assert_eq!(newest(&folder).unwrap(), hurt);
+    let events = std::fs::read_to_string(gpu.bench.path("hurt").join("events.jsonl")).unwrap();
+    assert!(events.lines().last().unwrap().contains("non-finite"), "{events}");
+    assert_eq!(std::fs::read_to_string(gpu.bench.path("reports")).unwrap(), "", "{error}");
 }
 
 #[test]
@@ -115,10 +156,49 @@ fn devices_tells_what_is_there_and_a_missing_driver_is_explained() {
 #[test]
 fn a_bench_of_the_virtual_gpu_prints_counters_and_no_times() {
     let gpu = Gpu::new();
-    let bench = ["bench", "step", "--preset", "cifar", "--batch", "2", "--warmup", "1", "--steps", "1"];
-    let text = gpu.run(&[&bench[..], &["--same-path", "--device", "cuda:0", "--json"]].concat()).stdout;
-    let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    assert!(value["launches_per_step"].as_f64().unwrap() > 10.0, "{value}");
-    assert_eq!(value["arena_bytes_allocated_after_warmup"], 0, "{value}");
-    assert!(!value.to_string().contains("_ms\"") && value["images_per_s"].is_null(), "{value}");
+    let bench = |args: &[&str]| -> serde_json::Value {
+        let all = ["bench", "step", "--preset", "cifar", "--batch", "2", "--device", "cuda:0", "--json"];
+        serde_json::from_slice(&gpu.run(&[&all[..], args].concat()).stdout).unwrap()
+    };
+    let same = bench(&["--warmup", "2", "--steps", "1", "--same-path"]);
+    // Fresh paths after the largest one.
+    let fresh = bench(&["--warmup", "1", "--steps", "2"]);
+    for value in [&same, &fresh] {
+        assert!(!value.to_string().contains("_ms\"") && value["images_per_s"].is_null(), "{value}");
+        assert_eq!(value["arena_bytes_allocated_after_warmup"], 0, "{value}");
+        assert_eq!(value["synchronisations_per_step"], 0.0, "{value}");
+        // The batch; the touched ranges for clipping and for the update. The loss and whether something was not finite.
+        assert_eq!(value["copies_in_per_step"], 3.0, "{value}");
+        assert_eq!(value["copies_out_per_step"], 2.0, "{value}");
+        assert_eq!(value["waits_per_step"], 2.0, "{value}");
+    }
+    assert_eq!(same["launches_prepared_after_warmup"], 0, "{same}");
+    assert_eq!(same["launches_per_step"], 412.0, "{same}");
+    // The gradient of the loss.
+    assert_eq!(same["fills_per_step"], 1.0, "{same}");
+}
+
+#[test]
+fn a_memory_cap_is_told_with_the_batch_that_fits_on_a_gpu_too() {
+    let gpu = Gpu::new();
+    let args = args("train-supernet", "capped", "cuda:0");
+    // The least memory in which a batch of a few images fits, but not the recipe's.
+    let (cap, fits, error) = (0..40)
+        .find_map(|i| {
+            let cap = format!("{}KiB", 512 * 5u64.pow(i) / 4u64.pow(i));
+            let output =
+                gpu.command(&[&args[..], &["--memory", &cap, "--resume"]].concat()).output().unwrap();
+            let error = String::from_utf8(output.stderr).unwrap();
+            let fits: usize = error.split("bn-batch = ").nth(1)?.split(' ').next()?.parse().ok()?;
+            (fits >= 2).then_some((cap, fits, error))
+        })
+        .unwrap();
+    for word in ["out of memory in train-supernet", "bytes asked for", "in use", "by weights", "activations"]
+    {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    assert!(fits < 20, "{error}");
+    let (batch, bn) = (format!("supernet.train.batch={fits}"), format!("supernet.train.bn-batch={fits}"));
+    let smaller = [&args[..2], &["--out", "fits", "--device", "cuda:0", "--memory", &cap], &SMALL].concat();
+    gpu.run(&[&smaller[..], &["--set", &batch, "--set", &bn]].concat());
 }

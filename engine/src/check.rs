@@ -432,8 +432,8 @@ pub fn run_op_on(
     let slot = |(s, &w): (&Shape, &bool)| -> Result<Option<Tensor>> {
         match slots {
             _ if !w => Ok(None),
-            Slots::Filled(pattern) => Ok(Some(cuda.full(*s, pattern)?)),
-            Slots::Fresh => Ok(Some(cuda.full(*s, f32::NAN)?)),
+            Slots::Filled(pattern) => Ok(Some(Tensor::full(cuda, *s, pattern)?)),
+            Slots::Fresh => Ok(Some(Tensor::full(cuda, *s, f32::NAN)?)),
         }
     };
     let mut dx = shapes.iter().zip(wanted).map(slot).collect::<Result<Vec<_>>>()?;

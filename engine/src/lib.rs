@@ -33,7 +33,7 @@
 //! | [`ops`] | one file per op: forward, backward, cost, cases |
 //! | [`params`], [`optim`], [`init`] | weights and what changes them |
 //! | [`rng`] | counter-based randomness |
-//! | [`device`] | where tensors live |
+//! | [`device`], [`feed`] | where tensors live, and how a batch gets there |
 //! | [`cpu`] | threads, memory, SIMD kernels |
 //! | [`cuda`] | a GPU: its stream, its memory, its launches |
 //! | [`check`] | the harness that every op's cases go through |
@@ -43,6 +43,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod device;
 pub mod error;
+pub mod feed;
 pub mod init;
 pub mod op;
 pub mod ops;
@@ -57,9 +58,10 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::{Device, Place};
 pub use error::{Error, Result};
+pub use feed::{Array, Feed};
 pub use op::{Moments, Op};
 pub use params::{Layout, ParamId, ParamKind, ParamStore, Window};
 pub use pieces::ArenaStats;
 pub use rng::Rng;
 pub use tape::{Group, Tape, Var};
-pub use tensor::{DType, Shape, Tensor};
+pub use tensor::{DType, Late, Shape, Tensor};

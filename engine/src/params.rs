@@ -14,7 +14,7 @@ use kernels::Write;
 use kernels::boxes::Box4;
 use kernels::optimizer;
 
-use crate::cuda::{Clipping, Slot};
+use crate::cuda::{Flat, Slot};
 use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
@@ -98,6 +98,8 @@ pub struct ParamStore {
     values: Tensor,
     grads: Tensor,
     touched: BTreeMap<ParamId, Touch>,
+    /// `[1]`, i32: not 0 if something of the step was not finite.
+    spoilt: Tensor,
 }
 
 /// Which part of a parameter was read.
@@ -154,6 +156,7 @@ impl Layout {
             table: self.table,
             names: self.names,
             touched: BTreeMap::new(),
+            spoilt: Tensor::from_slice(place, [1], &[0i32])?,
         })
     }
 }
@@ -295,10 +298,11 @@ impl ParamStore {
         Ok((values_mut(&mut self.values)?, self.grads.f32_mut()?))
     }
 
-    /// The same on a GPU.
-    pub(crate) fn buffers(&mut self) -> Result<(&mut Tensor, &mut Tensor)> {
+    /// The same on a GPU, with the optimiser's `momenta`.
+    pub(crate) fn flat<'a>(&'a mut self, momenta: &'a mut Tensor) -> Result<Flat<'a>> {
         own(&mut self.values)?;
-        Ok((&mut self.values, &mut self.grads))
+        let Self { values, grads, spoilt, .. } = self;
+        Ok(Flat { values, grads, momenta, spoilt })
     }
 
     /// Marks (a window of) a parameter as read by the current step.
@@ -357,15 +361,41 @@ impl ParamStore {
         self.touched.clear();
     }
 
+    /// Spoils the step unless all elements of `x`, f32, are finite: an optimiser then changes nothing, in this step and
+    /// in those after it, until [`ParamStore::forgive`]. Nobody waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::DType`]; [`Error::Driver`].
+    pub fn check_finite(&mut self, x: &Tensor) -> Result<()> {
+        match &self.device {
+            Device::Cpu(_) if x.f32()?.iter().all(|v| v.is_finite()) => Ok(()),
+            Device::Cpu(_) => self.spoilt.write(&[1i32]),
+            Device::Cuda(cuda) => cuda.check_finite(x, &mut self.spoilt),
+        }
+    }
+
+    /// `[1]`, i32: not 0 if a step was spoilt.
+    pub fn spoilt(&self) -> &Tensor {
+        &self.spoilt
+    }
+
+    /// Lets optimisers change parameters again.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn forgive(&mut self) -> Result<()> {
+        self.spoilt.write(&[0i32])
+    }
+
     /// The Euclidean norm of the touched gradients; fixed order, f64. On a GPU that waits for all work sent before.
     ///
     /// # Errors
     /// [`Error::Driver`].
-    pub fn grad_norm(&mut self) -> Result<f64> {
-        if let Device::Cuda(cuda) = &self.device {
-            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Not);
-        }
-        let cpu = self.device.cpu("the norm of gradients")?;
+    pub fn grad_norm(&self) -> Result<f64> {
+        let cpu = match &self.device {
+            Device::Cpu(cpu) => cpu,
+            Device::Cuda(cuda) => return cuda.grad_norm(&self.touched_rows(), &self.grads),
+        };
         let grads = self.grads.f32()?;
         let ranges = self.touched().into_iter().flat_map(|(_, ranges)| ranges);
         let pieces: Vec<&[f32]> = ranges.flat_map(|range| grads[range].chunks(CHUNK)).collect();
@@ -374,21 +404,25 @@ impl ParamStore {
         Ok(sums.iter().sum::<f64>().sqrt())
     }
 
-    /// Scales the touched gradients down so that their norm is at most `max`; returns the norm before.
+    /// Scales the touched gradients down so that their norm is at most `max`, which may be infinite. A norm that is
+    /// not finite spoils the step, as [`ParamStore::check_finite`] does.
     ///
     /// # Errors
     /// [`Error::InUse`] if the gradients are shared; [`Error::Driver`].
-    pub fn clip_grad_norm(&mut self, max: f32) -> Result<f64> {
+    pub fn clip_grad_norm(&mut self, max: f32) -> Result<()> {
         if let Device::Cuda(cuda) = &self.device {
-            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Norm(max));
+            return cuda.clip_grad_norm(&self.touched_rows(), &mut self.grads, max, &mut self.spoilt);
         }
         let norm = self.grad_norm()?;
+        if !norm.is_finite() {
+            return self.spoilt.write(&[1i32]);
+        }
         if norm > f64::from(max) {
             // As PyTorch: the small constant keeps the quotient finite.
             let factor = (f64::from(max) / (norm + 1e-6)) as f32;
             self.each_touched_grad(|g| g * factor)?;
         }
-        Ok(norm)
+        Ok(())
     }
 
     /// Clamps the touched gradients to `-max..=max`.
@@ -397,7 +431,7 @@ impl ParamStore {
     /// As [`ParamStore::clip_grad_norm`].
     pub fn clip_grad_value(&mut self, max: f32) -> Result<()> {
         if let Device::Cuda(cuda) = &self.device {
-            return cuda.clip(&self.touched_rows(), &mut self.grads, Clipping::Value(max)).map(drop);
+            return cuda.clip_grad_value(&self.touched_rows(), &mut self.grads, max);
         }
         self.each_touched_grad(|g| g.clamp(-max, max))
     }
@@ -633,7 +667,8 @@ mod tests {
         store.scatter_add(a, None, &ones(&store, 12, 3.)).unwrap();
         store.scatter_add(b, None, &ones(&store, 18, 100.)).unwrap();
         store.touch(a, None);
-        assert!((store.clip_grad_norm(1.0).unwrap() - 108f64.sqrt()).abs() < 1e-9);
+        assert!((store.grad_norm().unwrap() - 108f64.sqrt()).abs() < 1e-9);
+        store.clip_grad_norm(1.0).unwrap();
         assert!((store.grad_norm().unwrap() - 1.0).abs() < 1e-5);
         store.clip_grad_value(0.1).unwrap();
         assert!(store.grad(a).unwrap().iter().all(|&g| g == 0.1));

@@ -240,7 +240,7 @@ impl Tape {
             if loss.shape().len() != 1 {
                 return Err(Error::NotDifferentiable { reason: "the loss must have one element" });
             }
-            seeds.push((loss, Tensor::from_slice(&self.device, loss.shape(), &[scale])?));
+            seeds.push((loss, Tensor::full(&self.device, loss.shape(), scale)?));
         }
         self.walk(seeds, store)
     }

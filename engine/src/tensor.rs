@@ -131,10 +131,18 @@ impl Tensor {
     /// # Errors
     /// [`Error::OutOfMemory`] beyond the device's cap.
     pub fn zeros(place: &impl Place, shape: impl Into<Shape>) -> Result<Self> {
+        Self::full(place, shape, 0.0)
+    }
+
+    /// A tensor of one value, which is not copied there.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] beyond the device's cap.
+    pub fn full(place: &impl Place, shape: impl Into<Shape>, value: f32) -> Result<Self> {
         let mut tensor = Self::stale(place, shape, DType::F32)?;
         match &tensor.storage {
-            Storage::Host(_) => tensor.f32_mut()?.fill(0.0),
-            Storage::Cuda(buffer) => buffer.cuda().fill(tensor.span()?, 0)?,
+            Storage::Host(_) => tensor.f32_mut()?.fill(value),
+            Storage::Cuda(buffer) => buffer.cuda().fill(tensor.span()?, value.to_bits())?,
         }
         Ok(tensor)
     }
@@ -194,12 +202,54 @@ impl Tensor {
         }
     }
 
+    /// Moves every element by `share` of its way to `factor` times that of `to`, both f32: a running average.
+    ///
+    /// # Errors
+    /// [`Error::DType`]; [`Error::Elements`] if `to` has another number of elements; [`Error::InUse`] if the storage
+    /// is shared; [`Error::Driver`].
+    pub fn approach(&mut self, to: &Tensor, factor: f32, share: f32) -> Result<()> {
+        let (shape, found) = (self.shape, to.shape.len());
+        if found != shape.len() {
+            return Err(Error::Elements { shape, expected: shape.len(), found });
+        }
+        if let Some(cuda) = self.cuda().cloned() {
+            self.expect_own()?;
+            // Into other memory: a kernel's input and output are no aliases.
+            let mut moved = Self::stale(&cuda, shape, DType::F32)?;
+            cuda.scale(1.0 - share, self, &mut moved.slot(true)?)?;
+            cuda.scale(share * factor, to, &mut moved.slot(false)?)?;
+            *self = moved;
+            return Ok(());
+        }
+        for (own, to) in self.f32_mut()?.iter_mut().zip(to.f32()?) {
+            *own += share * (to * factor - *own);
+        }
+        Ok(())
+    }
+
+    /// The elements as they are now, to be had later without waiting for what is sent in between.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_host`].
+    pub fn late<T: Element + Default>(&self) -> Result<Late<T>> {
+        self.expect(T::DTYPE)?;
+        Ok(Late(match &self.storage {
+            Storage::Host(_) => Arrival::Here(self.slice()?.to_vec()),
+            Storage::Cuda(buffer) => Arrival::Coming(buffer.cuda().fetch(self.span()?)?),
+        }))
+    }
+
     /// The device that holds it, unless that is the host.
     pub fn cuda(&self) -> Option<&cuda::Cuda> {
         match &self.storage {
             Storage::Host(_) => None,
             Storage::Cuda(buffer) => Some(buffer.cuda()),
         }
+    }
+
+    /// The tensor that begins so many elements into `buffer`, whose elements a GPU's work writes.
+    pub(crate) fn within(buffer: cuda::Buffer, offset: usize, shape: Shape, dtype: DType) -> Self {
+        Self { storage: Storage::Cuda(buffer), offset, shape, dtype }
     }
 
     /// Its place in a GPU's memory.
@@ -343,6 +393,29 @@ impl Tensor {
             Ok(())
         } else {
             Err(Error::DType { expected: dtype, found: self.dtype, shape: self.shape })
+        }
+    }
+}
+
+/// What [`Tensor::late`] gives: elements on their way to the host.
+#[derive(Debug)]
+pub struct Late<T>(Arrival<T>);
+
+#[derive(Debug)]
+enum Arrival<T> {
+    Here(Vec<T>),
+    Coming(cuda::Coming),
+}
+
+impl<T: Element + Default> Late<T> {
+    /// The elements; on a GPU that waits for what was sent before they were asked for, and for nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn wait(self) -> Result<Vec<T>> {
+        match self.0 {
+            Arrival::Here(elements) => Ok(elements),
+            Arrival::Coming(coming) => coming.wait(),
         }
     }
 }

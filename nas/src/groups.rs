@@ -105,27 +105,19 @@ pub struct Passed {
 }
 
 impl Step<'_> {
-    /// Forward of one call; `images` and `labels` give a range of the batch: `[n, h, w, c]` and `[n]`.
+    /// Forward of one call over the images `[n, h, w, c]` and labels `[n]` of each of its rows.
     ///
     /// # Errors
-    /// What `images`, `labels` and the engine return.
+    /// What the engine returns.
     pub fn forward(
         &self,
         tape: &mut Tape,
         store: &ParamStore,
         rows: &[Row],
-        images: impl Fn(Range<usize>) -> Result<Tensor>,
-        labels: impl Fn(Range<usize>) -> Result<Tensor>,
+        inputs: Vec<(Tensor, Tensor)>,
     ) -> Result<Passed> {
-        let mut inputs: Vec<Var> = Vec::with_capacity(rows.len());
-        for (i, row) in rows.iter().enumerate() {
-            // Paths over the same images share them.
-            let same = rows[..i].iter().position(|other| other.images == row.images);
-            inputs.push(match same {
-                Some(other) => inputs[other].clone(),
-                None => tape.constant(images(row.images.clone())?),
-            });
-        }
+        let (images, labels): (Vec<Var>, Vec<Var>) =
+            inputs.into_iter().map(|(x, y)| (tape.constant(x), tape.constant(y))).unzip();
         let archs: Vec<&Arch> = rows.iter().map(|row| &self.archs[row.path]).collect();
         let groups: Vec<DropoutGroup> = rows
             .iter()
@@ -135,11 +127,10 @@ impl Step<'_> {
         let mut moments = Vec::new();
         let dropout = Some(DropoutSite { rng, step, groups: &groups });
         let mut cx = Context { tape, store, norms: Norms::Batch(&mut moments), dropout };
-        let outputs = self.model.forward_groups(&mut cx, &archs, inputs)?;
+        let outputs = self.model.forward_groups(&mut cx, &archs, images)?;
         let logits = outputs.iter().map(|y| y.tensor().clone()).collect();
         let mut calls = Vec::with_capacity(rows.len());
-        for (row, y) in rows.iter().zip(outputs) {
-            let truth = tape.constant(labels(row.images.clone())?);
+        for (y, truth) in outputs.into_iter().zip(labels) {
             let op = ops::SoftmaxCrossEntropy { smoothing: self.smoothing };
             calls.push(engine::Group::new(op, vec![y, truth]));
         }

@@ -41,6 +41,7 @@ pub mod search;
 pub mod shrink;
 pub mod sinks;
 pub mod space;
+mod step;
 pub mod suggest;
 pub mod table;
 pub mod train;

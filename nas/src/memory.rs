@@ -3,7 +3,7 @@
 //! The batch is measured, not guessed: what a step needs is a constant and a part per image, so the peaks
 //! of two small steps over the largest path tell both.
 
-use engine::{ParamStore, Tape, Tensor};
+use engine::{Array, Feed, ParamStore, Tape};
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -52,21 +52,20 @@ fn probe(job: &Job<'_>, store: &mut ParamStore, batch: &Batch, n: usize) -> Resu
     let device = store.device().clone();
     device.reset_peak();
     let archs = [job.model.space().largest()];
-    let [held, h, w, c] = batch.shape;
+    let [_, h, w, c] = batch.shape;
     let table = Table::new(n, 1, PathImages::Slices, n);
     let dropout = (engine::Rng::new(job.seed, "dropout"), 0);
     let step = Step { model: job.model, archs: &archs, smoothing: job.config.label_smoothing, dropout };
     let mut tape = Tape::new(&device);
-    let images = |of: std::ops::Range<usize>| -> Result<Tensor> {
-        let pixels = h * w * c;
-        let data: Vec<f32> =
-            of.clone().flat_map(|i| &batch.images[i % held * pixels..][..pixels]).copied().collect();
-        Ok(Tensor::from_slice(&device, [of.len(), h, w, c], &data)?)
-    };
-    let labels =
-        |of: std::ops::Range<usize>| Ok(Tensor::from_slice(&device, [of.len()], &vec![0i32; of.len()])?);
+    let pixels: Vec<f32> = batch.images.iter().copied().cycle().take(n * h * w * c).collect();
+    let arrays = [Array::F32([n, h, w, c].into(), &pixels), Array::I32([n].into(), &vec![0; n])];
+    let mut feed = Feed::new(&device)?;
+    // A GPU holds the next batch, too.
+    feed.send(&arrays)?;
     for rows in table.calls(1) {
-        let passed = step.forward(&mut tape, store, rows, images, labels)?;
+        let inputs = feed.send(&arrays)?;
+        let inputs = vec![(inputs[0].clone(), inputs[1].clone())];
+        let passed = step.forward(&mut tape, store, rows, inputs)?;
         passed.backward(&mut tape, store, &table, rows)?;
     }
     store.clear_touched()?;

@@ -1,30 +1,29 @@
 //! The training loop, for a supernet and for a single network alike.
 //!
 //! A step takes one path or several, over slices of its batch or over all of it; which group of images
-//! runs which path is its table ([`crate::groups`]). A session is everything that a step changes; it is what a checkpoint holds, to the bit. Batches,
+//! runs which path is its table ([`crate::groups`]). On a GPU what came of a step is read when the next one was sent. A session is everything that a step changes; it is what a checkpoint holds, to the bit. Batches,
 //! paths, augmentation and dropout follow from (seed, epoch, step), so nothing else is stored.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::optim::{Decay, Schedule, Sgd};
-use engine::{ParamStore, Place, Rng, Tape, Tensor};
+use engine::{Device, ParamStore, Place, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::blame::first_not_finite;
 use crate::checkpoint::{Archive, Checkpoints};
 use crate::data::{Batch, Loader, View};
 use crate::error::{Error, Result};
 use crate::event::{Event, Stage};
-use crate::gates::{Architect, GateJob, Gates};
-use crate::groups::{PathImages, Step, Table};
+use crate::gates::{Architect, GateJob, Gates, Seen};
+use crate::groups::PathImages;
 use crate::journal::Journal;
 use crate::memory;
 use crate::model::{Model, Statistics};
 use crate::recipe::{LogConfig, TrainConfig};
+use crate::step::{Maker, Sent, Tally};
 
 /// What a training loop works on and how.
 pub struct Job<'a> {
@@ -83,14 +82,6 @@ struct Meta {
     seconds: f64,
     events: u64,
     isa: String,
-}
-
-/// Running sums since the last step event, over all images that a path has seen.
-#[derive(Default)]
-struct Tally {
-    loss: f64,
-    right: u64,
-    images: u64,
 }
 
 impl Job<'_> {
@@ -229,7 +220,6 @@ pub(crate) fn steps(
     total: u64,
 ) -> Result<()> {
     let per_epoch = steps_per_epoch(job)?;
-    let schedule = job.config.schedule(per_epoch * job.config.epochs, per_epoch);
     let warmup = per_epoch * job.warmup_epochs();
     let warm = Schedule {
         lr: job.gates.map_or(0.0, |gates| gates.config.warmup_lr),
@@ -237,8 +227,8 @@ pub(crate) fn steps(
         total: warmup,
         decay: Decay::Cosine,
     };
-    let rate = |step: u64| step.checked_sub(warmup).map_or_else(|| warm.at(step), |step| schedule.at(step));
-    let mut architect = match (job.gates, &session.gates) {
+    let rate = Rate { warm, warmup, schedule: job.config.schedule(per_epoch * job.config.epochs, per_epoch) };
+    let architect = match (job.gates, &session.gates) {
         (Some(gates), Some(state)) => Some(Architect::new(gates, job.model, job.config.bn_batch(), state)?),
         _ => None,
     };
@@ -250,72 +240,174 @@ pub(crate) fn steps(
         unit: "steps".into(),
     })?;
     loader.seek((session.step / per_epoch) as u32, (session.step % per_epoch) as u32);
-    let device = session.store.device().clone();
-    let mut tape = Tape::new(&device);
-    let mut batch = Batch::default();
-    let mut tally = Tally::default();
-    let mut gated = None;
-    let (mut since, mut stored, mut waited) = (Instant::now(), Instant::now(), loader.stats().wait);
-    while session.step < total {
-        let started = Instant::now();
-        loader.next(&mut batch)?;
-        if let Err(error) = step(job, session, &mut tape, &batch, rate(session.step), &mut tally) {
-            note_failure(job, session.step, &error, journal);
-            tape.clear();
-            return Err(memory::explain(job, &mut session.store, &batch, error));
-        }
-        session.step += 1;
-        if let (Some(architect), Some(gates), Some(GateJob { config, .. })) =
-            (&mut architect, &mut session.gates, job.gates)
-            && architect.due(session.step, warmup + per_epoch * config.idle_epochs)
-        {
-            match architect.step(gates, &mut session.store) {
-                Ok(found) => gated = Some(found),
-                Err(error) => {
-                    note_failure(job, session.step, &error, journal);
-                    return Err(error);
+    let mut training = Training {
+        lags: matches!(session.store.device(), Device::Cuda(_)),
+        maker: Maker::new(session.store.device())?,
+        per_epoch,
+        total,
+        rate,
+        sent: None,
+        spare: Batch::default(),
+        untold: None,
+        tally: Tally::default(),
+        gated: None,
+        since: Instant::now(),
+        waited: loader.stats().wait,
+        job,
+        session,
+        loader,
+        journal,
+    };
+    let outcome = training.run(architect, checkpoints);
+    // A step may be on its way: the last one, or one before what ended the loop.
+    training.settle()?;
+    training.tell()?;
+    outcome
+}
+
+/// The learning rate: that of the epochs before those of the job's settings, then theirs.
+struct Rate {
+    warm: Schedule,
+    warmup: u64,
+    schedule: Schedule,
+}
+
+impl Rate {
+    fn at(&self, step: u64) -> f32 {
+        step.checked_sub(self.warmup).map_or_else(|| self.warm.at(step), |step| self.schedule.at(step))
+    }
+}
+
+/// A loop on its way.
+struct Training<'a, 'b> {
+    job: &'a Job<'b>,
+    session: &'a mut Session,
+    loader: &'a mut Loader,
+    journal: &'a mut Journal,
+    maker: Maker,
+    per_epoch: u64,
+    total: u64,
+    rate: Rate,
+    /// Whether a step is settled when the next one was sent, and not at once.
+    lags: bool,
+    /// The step that was sent last, until it is settled.
+    sent: Option<(Sent, Batch)>,
+    /// The memory of a batch.
+    spare: Batch,
+    /// How many steps are done, until that is told.
+    untold: Option<u64>,
+    /// Since the last step event, over all images that a path has seen.
+    tally: Tally,
+    gated: Option<Seen>,
+    since: Instant,
+    waited: Duration,
+}
+
+impl Training<'_, '_> {
+    fn run(&mut self, mut architect: Option<Architect<'_>>, checkpoints: &Checkpoints) -> Result<()> {
+        let idle = self.job.gates.map_or(0, |gates| self.per_epoch * gates.config.idle_epochs);
+        let mut stored = Instant::now();
+        while self.session.step < self.total {
+            let started = Instant::now();
+            self.send()?;
+            let done = self.session.step;
+            let stop = self.job.stop.load(Ordering::Relaxed);
+            let due = stored.elapsed().as_secs_f64() >= self.job.log.checkpoint_seconds;
+            let save = done < self.total && (stop || due);
+            let architect = architect.as_mut().filter(|a| a.due(done, self.rate.warmup + idle));
+            if !self.lags || save || architect.is_some() {
+                self.settle()?;
+            }
+            if let (Some(architect), Some(gates)) = (architect, &mut self.session.gates) {
+                let seen = architect.step(gates, &mut self.session.store);
+                self.gated = Some(seen.inspect_err(|e| note_failure(self.job, done, e, self.journal))?);
+            }
+            self.tell()?;
+            self.session.seconds += started.elapsed().as_secs_f64();
+            if save {
+                self.session.save(self.job, checkpoints, self.journal)?;
+                stored = Instant::now();
+                if stop {
+                    let (stage, total) = (self.job.stage, self.total);
+                    self.journal.record(Event::Interrupted { stage, done })?;
+                    return Err(Error::Interrupted { stage: stage.name(), done, total });
                 }
             }
         }
-        session.seconds += started.elapsed().as_secs_f64();
-        if session.step.is_multiple_of(job.log.steps) || session.step == total {
-            let wait = loader.stats().wait;
-            journal.record(Event::Step {
-                stage: job.stage,
-                subject: job.subject.to_owned(),
-                step: session.step,
-                total,
-                epoch: (session.step - 1) / per_epoch,
-                loss: tally.loss / tally.images.max(1) as f64,
-                accuracy: tally.right as f64 / tally.images.max(1) as f64,
-                lr: f64::from(rate(session.step - 1)),
-                images: tally.images,
-                seconds: since.elapsed().as_secs_f64(),
-                waited: (wait - waited).as_secs_f64(),
-            })?;
-            (tally, since, waited) = (Tally::default(), Instant::now(), wait);
-            if let (Some(seen), Some(gates)) = (gated.take(), &session.gates) {
-                journal.record(Event::Gates {
-                    step: session.step,
-                    cross_entropy: seen.cross_entropy,
-                    cost: seen.expected,
-                    loss: seen.loss,
-                    entropy: gates.entropy(),
-                })?;
+        Ok(())
+    }
+
+    /// Sends the next step, and tells what came of the one before.
+    fn send(&mut self) -> Result<()> {
+        let mut batch = std::mem::take(&mut self.spare);
+        let rate = self.rate.at(self.session.step);
+        let sent = match self.loader.next(&mut batch) {
+            Ok(_) => self.maker.send(self.job, self.session, &batch, rate),
+            Err(error) => Err(error.into()),
+        };
+        self.settle()?;
+        self.tell()?;
+        match sent {
+            Ok(sent) => {
+                self.session.step += 1;
+                self.sent = Some((sent, batch));
+                Ok(())
             }
-        }
-        let stop = job.stop.load(Ordering::Relaxed);
-        let due = stored.elapsed().as_secs_f64() >= job.log.checkpoint_seconds;
-        if session.step < total && (stop || due) {
-            session.save(job, checkpoints, journal)?;
-            stored = Instant::now();
-            if stop {
-                journal.record(Event::Interrupted { stage: job.stage, done: session.step })?;
-                return Err(Error::Interrupted { stage: job.stage.name(), done: session.step, total });
+            Err(error) => {
+                self.maker.clear()?;
+                Err(memory::explain(self.job, &mut self.session.store, &batch, error))
             }
         }
     }
-    Ok(())
+
+    /// Waits for what came of the step that was sent last.
+    fn settle(&mut self) -> Result<()> {
+        let Some((sent, batch)) = self.sent.take() else { return Ok(()) };
+        let step = sent.step;
+        let Some(tally) = sent.wait(&batch)? else {
+            // Nor did the step behind it change anything.
+            self.session.step = step;
+            let error = self.maker.examine(self.job, self.session, &batch);
+            note_failure(self.job, step, &error, self.journal);
+            return Err(error);
+        };
+        self.tally += tally;
+        (self.untold, self.spare) = (Some(step + 1), batch);
+        Ok(())
+    }
+
+    /// Records the steps that were settled, where an event is due.
+    fn tell(&mut self) -> Result<()> {
+        let Some(step) = self.untold.take() else { return Ok(()) };
+        if !step.is_multiple_of(self.job.log.steps) && step != self.total {
+            return Ok(());
+        }
+        let (tally, wait) = (std::mem::take(&mut self.tally), self.loader.stats().wait);
+        self.journal.record(Event::Step {
+            stage: self.job.stage,
+            subject: self.job.subject.to_owned(),
+            step,
+            total: self.total,
+            epoch: (step - 1) / self.per_epoch,
+            loss: tally.loss / tally.images.max(1) as f64,
+            accuracy: tally.right as f64 / tally.images.max(1) as f64,
+            lr: f64::from(self.rate.at(step - 1)),
+            images: tally.images,
+            seconds: self.since.elapsed().as_secs_f64(),
+            waited: (wait - self.waited).as_secs_f64(),
+        })?;
+        (self.since, self.waited) = (Instant::now(), wait);
+        if let (Some(seen), Some(gates)) = (self.gated.take(), &self.session.gates) {
+            self.journal.record(Event::Gates {
+                step,
+                cross_entropy: seen.cross_entropy,
+                cost: seen.expected,
+                loss: seen.loss,
+                entropy: gates.entropy(),
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Whole batches of the training images.
@@ -332,103 +424,6 @@ pub(crate) fn steps_per_epoch(job: &Job<'_>) -> Result<u64> {
         });
     }
     Ok(steps as u64)
-}
-
-/// One update: the groups of the step's table, gradients summed in their order.
-fn step(
-    job: &Job<'_>,
-    session: &mut Session,
-    tape: &mut Tape,
-    batch: &Batch,
-    lr: f32,
-    tally: &mut Tally,
-) -> Result<()> {
-    let device = session.store.device().clone();
-    let archs = match &session.gates {
-        Some(gates) if job.gates.is_some_and(|job| job.draws) => {
-            vec![gates.path(&Rng::new(job.seed, "path"), session.step)]
-        }
-        _ => (job.paths)(session.step),
-    };
-    let [n, h, w, c] = batch.shape;
-    let pixels = h * w * c;
-    let images = |of: Range<usize>| -> Result<Tensor> {
-        let data = &batch.images[of.start * pixels..of.end * pixels];
-        Ok(Tensor::from_slice(&device, [of.len(), h, w, c], data)?)
-    };
-    let labels = |of: Range<usize>| batch.labels[of].iter().map(|&l| l as i32).collect::<Vec<i32>>();
-    let table = Table::new(n, archs.len(), job.path_images, job.config.bn_batch());
-    let dropout = (Rng::new(job.seed, "dropout"), session.step);
-    let smoothing = job.config.label_smoothing;
-    let common = Step { model: job.model, archs: &archs, smoothing, dropout };
-    let (mut loss_sum, mut seen) = (0.0, 0);
-    for rows in table.calls(job.at_once) {
-        let truth = |of: Range<usize>| Ok(Tensor::from_slice(&device, [of.len()], &labels(of))?);
-        let mut passed = common.forward(tape, &session.store, rows, images, truth)?;
-        let values = passed.values()?;
-        for (logits, row) in std::mem::take(&mut passed.logits).iter().zip(rows) {
-            tally.right += right(&logits.on_host()?, &labels(row.images.clone()));
-            seen += row.images.len();
-        }
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            drop(passed);
-            tape.clear();
-            session.store.clear_touched()?;
-            let path = &archs[rows[at].path..][..1];
-            let seen = images(rows[at].images.clone())?;
-            let what = match first_not_finite(job.model, &session.store, &path[0], &seen)? {
-                Some(culprit) => format!("{culprit}, and so the loss,"),
-                None => "loss".to_owned(),
-            };
-            return Err(not_finite(job, session.step, path, &what));
-        }
-        loss_sum += values.iter().zip(rows).map(|(v, row)| v * row.images.len() as f64).sum::<f64>();
-        if let Some(statistics) = &mut session.statistics {
-            job.model.update_running(statistics, &passed.moments)?;
-        }
-        passed.backward(tape, &mut session.store, &table, rows)?;
-    }
-    let norm = match job.config.clip_norm {
-        Some(max) => session.store.clip_grad_norm(max)?,
-        None => session.store.grad_norm()?,
-    };
-    if !norm.is_finite() {
-        let (store, touched) = (&session.store, session.store.touched());
-        let (values, grads) = (store.values()?, store.grads()?);
-        let bad = |all: &[f32], id| all[store.param(id).range()].iter().any(|v| !v.is_finite());
-        // A ReLU takes a NaN for 0, so a damaged parameter may show in the gradients alone. Of those the
-        // last is where backward met it first.
-        let damaged = touched.iter().find(|(id, _)| bad(&values, *id));
-        let last = || touched.iter().rev().find(|(id, _)| bad(&grads, *id));
-        let culprit = match (damaged, last()) {
-            (Some((id, _)), _) => format!("{}, and so a gradient,", store.param(*id).name),
-            (None, Some((id, _))) => format!("the gradient of {}", store.param(*id).name),
-            (None, None) => "the norm of the gradient".to_owned(),
-        };
-        session.store.clear_touched()?;
-        return Err(not_finite(job, session.step, &archs, &culprit));
-    }
-    if let Some(max) = job.config.clip_value {
-        session.store.clip_grad_value(max)?;
-    }
-    session.sgd.step(&mut session.store, lr)?;
-    tally.loss += loss_sum;
-    tally.images += seen as u64;
-    Ok(())
-}
-
-/// How many rows have their largest logit at the label; the first of equals counts.
-pub(crate) fn right(logits: &[f32], labels: &[i32]) -> u64 {
-    let classes = logits.len() / labels.len().max(1);
-    let best = |row: &[f32]| {
-        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &v)| if v > b.1 { (i, v) } else { b }).0
-    };
-    logits.chunks_exact(classes).zip(labels).filter(|(row, l)| best(row) as i32 == **l).count() as u64
-}
-
-fn not_finite(job: &Job<'_>, step: u64, archs: &[Arch], what: &str) -> Error {
-    let texts: Vec<String> = archs.iter().map(|arch| job.model.space().text(arch)).collect();
-    Error::NonFinite { step, archs: archs.to_vec(), text: texts.join(" and "), what: what.to_owned() }
 }
 
 /// The failure itself is what the caller reports, so one while noting it is passed over.

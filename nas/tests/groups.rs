@@ -12,7 +12,7 @@ use nas::checkpoint::Checkpoints;
 use nas::data::config::{Crop, Normalise, OnBad, Transform};
 use nas::data::{Batch, Dataset, Image, Loader, LoaderOptions, Pass, Pipeline, View};
 use nas::event::Stage;
-use nas::groups::{PathImages, Step, Table};
+use nas::groups::{PathImages, Row, Step, Table};
 use nas::journal::Journal;
 use nas::model::{Context, DropoutGroup, DropoutSite, Model, NormId, NormParams, Norms};
 use nas::recipe::{LogConfig, Recipe, TrainConfig};
@@ -125,9 +125,12 @@ impl Setup {
         let dropout = (Rng::new(0, "dropout"), STEP);
         let common = Step { model: &self.model, archs: &self.archs, smoothing: SMOOTHING, dropout };
         for rows in table.calls(at_once) {
-            let images = |of: Range<usize>| Ok(self.images.rows(of.start, of.end)?);
-            let passed =
-                common.forward(&mut tape, &self.store, rows, images, |of| Ok(self.labels(of))).unwrap();
+            let of = |row: &Row| {
+                let images = self.images.rows(row.images.start, row.images.end).unwrap();
+                (images, self.labels(row.images.clone()))
+            };
+            let inputs = rows.iter().map(of).collect();
+            let passed = common.forward(&mut tape, &self.store, rows, inputs).unwrap();
             for (row, value) in rows.iter().zip(passed.values().unwrap()) {
                 left.losses.push((row.path, row.images.clone(), value.to_bits()));
             }

@@ -1,12 +1,14 @@
 //! What several paths in a step cost, and what changing the path costs.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use clap::Args;
 use cpu_time::ProcessTime;
 use engine::optim::{Sgd, SgdConfig, WeightDecay};
 use engine::{ParamStore, Rng, Tape, Tensor};
 use nas::arch::Arch;
-use nas::groups::{self, PathImages, Table};
+use nas::groups::{self, PathImages, Row, Table};
 use nas::model::{Model, NormParams};
 use serde_json::json;
 
@@ -153,13 +155,12 @@ impl Trainer {
         let dropout = (Rng::new(0, "dropout"), self.steps);
         let common = groups::Step { model: &self.model, archs, smoothing: 0.1, dropout };
         for rows in table.calls(at_once) {
-            let passed = common.forward(
-                &mut self.tape,
-                &self.store,
-                rows,
-                |of| Ok(self.images.rows(of.start, of.end)?),
-                |of| Ok(self.labels.rows(of.start, of.end)?),
-            )?;
+            let of = |row: &Row| -> engine::Result<(Tensor, Tensor)> {
+                let Range { start, end } = row.images;
+                Ok((self.images.rows(start, end)?, self.labels.rows(start, end)?))
+            };
+            let inputs = rows.iter().map(of).collect::<engine::Result<_>>()?;
+            let passed = common.forward(&mut self.tape, &self.store, rows, inputs)?;
             passed.backward(&mut self.tape, &mut self.store, &table, rows)?;
         }
         self.sgd.step(&mut self.store, 0.05)?;

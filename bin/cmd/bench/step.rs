@@ -8,7 +8,7 @@ use clap::Args;
 use cpu_time::ProcessTime;
 use engine::cpu::Spent;
 use engine::optim::{Sgd, SgdConfig, WeightDecay};
-use engine::{Cuda, Device, Rng, Tape, Tensor, ops};
+use engine::{Array, Cuda, Device, Feed, Late, Rng, Tape, Tensor, ops};
 use nas::model::{Context, Folds, Model, NormParams, Norms};
 use serde_json::{Value, json};
 
@@ -123,8 +123,8 @@ impl Step {
         Ok(())
     }
 
-    /// On a GPU: what a step sends to it; and unless it is an interpreter, whose times mean nothing, how long steps take
-    /// from an idle device to an idle device.
+    /// On a GPU: what a step of training sends to it, from batch to update; and unless it is an interpreter, whose times
+    /// mean nothing, how long steps take from an idle device to an idle device.
     fn count(&self, gpu: &Cuda) -> Result<()> {
         let c = &self.common;
         let space = c.preset.space()?;
@@ -134,8 +134,12 @@ impl Step {
         let config = SgdConfig { momentum: 0.9, nesterov: false, decay: 4e-5, decays: WeightDecay::All };
         let mut sgd = Sgd::new(&store, config)?;
         let batch = c.batch.unwrap_or(c.preset.batch());
-        let (images, labels) = inputs(gpu, &space, batch)?;
-        let mut tape = Tape::new(gpu);
+        let (shape, images, labels) = drawn(&space, batch);
+        let arrays = [Array::F32(shape.into(), &images), Array::I32([batch].into(), &labels)];
+        let (mut feed, mut tape) = (Feed::new(gpu)?, Tape::new(gpu));
+        let mut last: Option<(Late<f32>, Late<i32>)> = None;
+        // First of the warm-up, so that no later one takes more memory.
+        let largest = space.largest();
         let (mut before, mut reserved, mut started) = (gpu.work(), 0, Instant::now());
         for i in 0..c.warmup + c.steps {
             if i == c.warmup {
@@ -143,16 +147,29 @@ impl Step {
                 (before, reserved, started) = (gpu.work(), gpu.arena().stats().reserved, Instant::now());
             }
             let at = if i < c.warmup { i } else { i - c.warmup };
-            let arch = &archs[if self.same_path { 0 } else { at % archs.len() }];
-            let (x, y) = (tape.constant(images.clone()), tape.constant(labels.clone()));
+            let arch = match i {
+                0 if c.warmup > 0 => &largest,
+                _ if self.same_path => &archs[0],
+                _ => &archs[at % archs.len()],
+            };
+            let sent = feed.send(&arrays)?;
+            let (x, y) = (tape.constant(sent[0].clone()), tape.constant(sent[1].clone()));
+            drop(sent);
             let mut moments = Vec::new();
             let mut cx =
                 Context { tape: &mut tape, store: &store, norms: Norms::Batch(&mut moments), dropout: None };
             let logits = model.forward(&mut cx, arch, &x)?;
             let loss = tape.apply(ops::SoftmaxCrossEntropy { smoothing: 0.1 }, &[&logits, &y])?;
-            drop((logits, moments));
+            drop((logits, moments, x, y));
+            store.check_finite(loss.tensor())?;
             tape.backward(&loss, 1.0, &mut store)?;
+            store.clip_grad_norm(5.0)?;
             sgd.step(&mut store, 0.05)?;
+            // As training does: of a step nothing is read before the next one was sent.
+            if let Some((loss, spoilt)) = last.replace((loss.tensor().late()?, store.spoilt().late()?)) {
+                let loss = loss.wait()?[0];
+                anyhow::ensure!(spoilt.wait()? == [0], "a loss of {loss} or its gradient is not finite");
+            }
         }
         let (after, arena) = (gpu.work(), gpu.arena().stats());
         gpu.synchronize()?;
@@ -162,6 +179,7 @@ impl Step {
             "mode": "train", "preset": c.preset.name(), "batch": batch, "resolution": space.input().size,
             "device": gpu.name(), "model": gpu.model(),
             "synchronisations_per_step": each(after.synchronisations, before.synchronisations),
+            "waits_per_step": each(after.waits, before.waits),
             "launches_per_step": each(after.launches, before.launches),
             "copies_in_per_step": each(after.copies_in, before.copies_in),
             "copies_out_per_step": each(after.copies_out, before.copies_out),
@@ -273,10 +291,15 @@ pub(super) fn inputs(
     space: &nas::Space,
     batch: usize,
 ) -> Result<(Tensor, Tensor)> {
+    let (shape, pixels, labels) = drawn(space, batch);
+    Ok((Tensor::from_slice(place, shape, &pixels)?, Tensor::from_slice(place, [batch], &labels)?))
+}
+
+/// The same in the host's memory, with the images' shape.
+fn drawn(space: &nas::Space, batch: usize) -> ([usize; 4], Vec<f32>, Vec<i32>) {
     let (size, channels) = (space.input().size, space.input().channels);
     let mut draws = Rng::new(0, "bench-images").at(0, 0, 0);
-    let pixels: Vec<f32> = (0..batch * size * size * channels).map(|_| draws.normal()).collect();
-    let labels: Vec<i32> = (0..batch).map(|_| draws.below(space.classes() as u32) as i32).collect();
-    let images = Tensor::from_slice(place, [batch, size, size, channels], &pixels)?;
-    Ok((images, Tensor::from_slice(place, [batch], &labels)?))
+    let pixels = (0..batch * size * size * channels).map(|_| draws.normal()).collect();
+    let labels = (0..batch).map(|_| draws.below(space.classes() as u32) as i32).collect();
+    ([batch, size, size, channels], pixels, labels)
 }

@@ -16,7 +16,7 @@ use crate::pieces::{ArenaStats, Pieces, Rules};
 use crate::tensor::DType;
 
 /// As allocations of the driver are.
-const ALIGN: usize = 256;
+pub(super) const ALIGN: usize = 256;
 
 /// The smallest chunk.
 const MIN_CHUNK: usize = 32 << 20;
@@ -101,6 +101,11 @@ impl Buffer {
     /// Where it lies.
     pub fn cuda(&self) -> &Cuda {
         &self.0.cuda
+    }
+
+    /// Bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len
     }
 
     /// Whether nobody else holds it.

@@ -1,11 +1,14 @@
 //! CUDA: one GPU with one stream, its memory and its kernels.
 //!
-//! Everything is ordered by the one stream: a launch neither waits for anything nor is waited for. Only
-//! [`Tensor::to_host`](crate::Tensor::to_host) and [`Cuda::synchronize`] make the caller wait.
+//! Everything is ordered by the one stream: a launch neither waits for anything nor is waited for. Copies go through
+//! pinned memory, so only [`Tensor::to_host`](crate::Tensor::to_host) and [`Cuda::synchronize`] make the caller wait for all
+//! of it, and [`Late`](crate::tensor::Late) for what was sent before it was asked for.
 
+mod feed;
 mod memory;
 pub(crate) mod norm;
 mod optimizer;
+mod pinned;
 mod prepared;
 mod probe;
 
@@ -14,20 +17,22 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 use kernels::batch_norm::SumPartials;
 use kernels::boxes::{self, Box4, Move};
 use kernels::elementwise::Scale;
 use kernels::{Input, KernelError, Output, Write};
 
+pub(crate) use feed::Feed;
 pub use memory::{Arena, Buffer, Slot};
 pub(crate) use memory::{Span, exclusive};
-pub(crate) use optimizer::Clipping;
+pub(crate) use optimizer::Flat;
 pub use probe::Unusable;
 
+use self::pinned::Pinned;
 use crate::cpu::Element;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 /// A GPU; cloning shares it.
 #[derive(Clone)]
@@ -42,6 +47,7 @@ struct Inner {
     prepared: prepared::Prepared,
     // The memory goes back before the stream it was asked for on.
     arena: Arena,
+    pinned: pinned::Pool,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     work: Work,
@@ -54,6 +60,7 @@ struct Work {
     copies_out: AtomicU64,
     fills: AtomicU64,
     synchronisations: AtomicU64,
+    waits: AtomicU64,
 }
 
 /// What was sent to a GPU so far.
@@ -67,8 +74,10 @@ pub struct WorkStats {
     pub copies_out: u64,
     /// Fills.
     pub fills: u64,
-    /// How often the host waited.
+    /// How often the host waited for all of it.
     pub synchronisations: u64,
+    /// How often it waited for one copy, whatever was sent after it.
+    pub waits: u64,
     /// Launches that were prepared: constant once every shape has been seen.
     pub prepared: usize,
 }
@@ -95,6 +104,7 @@ impl Cuda {
             prepared: Default::default(),
             // So that running out names what there is.
             arena: Arena::new(cap.min(found.free)),
+            pinned: Default::default(),
             stream,
             context: found.context,
             work: Work::default(),
@@ -150,6 +160,7 @@ impl Cuda {
             copies_out: of(&work.copies_out),
             fills: of(&work.fills),
             synchronisations: of(&work.synchronisations),
+            waits: of(&work.waits),
             prepared: self.0.prepared.len(),
         }
     }
@@ -222,11 +233,16 @@ impl Cuda {
 
     /// Stores `x` into a fresh slot, or adds it.
     pub(crate) fn give(&self, x: &Tensor, slot: &mut Slot<'_>) -> Result<()> {
+        self.scale(1.0, x, slot)
+    }
+
+    /// Stores `factor * x` into a fresh slot, or adds it.
+    pub(crate) fn scale(&self, factor: f32, x: &Tensor, slot: &mut Slot<'_>) -> Result<()> {
         let (len, f32) = (slot.len(), kernels::DType::F32);
         let op = self.prepare(len, |d| Scale::new(d, f32, f32, len))?;
         let (to, write) = slot.open();
         let from = x.input()?;
-        self.launch(|stream| op.launch(stream, 1.0, from, to, write))
+        self.launch(|stream| op.launch(stream, factor, from, to, write))
     }
 
     /// Carries a box from one array to another.
@@ -247,24 +263,44 @@ impl Cuda {
     }
 
     pub(crate) fn upload<T: Element>(&self, data: &[T], to: Span<'_>) -> Result<()> {
-        self.bind()?;
         count(&self.0.work.copies_in);
         assert!(size_of_val(data) <= to.bytes(), "the caller compared the lengths");
-        // SAFETY: the span holds as many bytes. Pageable memory is staged before the call returns, so `data` may go.
-        unsafe { result::memcpy_htod_async(to.address, data, self.0.stream.cu_stream()) }
-            .map_err(|e| self.failed("copy to", &e))
+        let mut host = self.pinned(size_of_val(data))?;
+        host.write(0, data);
+        // SAFETY: the span holds as many bytes.
+        unsafe { host.send(to.address, size_of_val(data), &self.0.stream) }
+            .map_err(|e| self.failed("copy to", &e))?;
+        self.0.pinned.give(host);
+        Ok(())
     }
 
     pub(crate) fn download<T: Element + Default>(&self, from: Span<'_>) -> Result<Vec<T>> {
-        self.bind()?;
-        count(&self.0.work.copies_out);
-        let mut data = vec![T::default(); from.len];
-        assert!(size_of_val(&data[..]) <= from.bytes(), "the caller compared the types");
-        // SAFETY: the span holds as many bytes, and `data` lives until the stream has been waited for.
-        unsafe { result::memcpy_dtoh_async(&mut data, from.address, self.0.stream.cu_stream()) }
-            .map_err(|e| self.failed("copy from", &e))?;
+        let coming = self.fetch(from)?;
         self.synchronize()?;
-        Ok(data)
+        Ok(coming.take())
+    }
+
+    /// Sends a copy of `from` to the host.
+    pub(crate) fn fetch(&self, from: Span<'_>) -> Result<Coming> {
+        count(&self.0.work.copies_out);
+        let mut host = self.pinned(from.bytes())?;
+        // SAFETY: the span holds as many bytes, and whoever gets them next comes after the copy on the same stream.
+        unsafe { host.fetch(from.address, from.bytes(), &self.0.stream) }
+            .map_err(|e| self.failed("copy from", &e))?;
+        Ok(Coming { cuda: self.clone(), host: Some(host), len: from.len })
+    }
+
+    fn pinned(&self, len: usize) -> Result<Pinned> {
+        self.bind()?;
+        let (piece, waited) = self
+            .0
+            .pinned
+            .take(&self.0.context, len)
+            .map_err(|e| self.failed("find pinned memory for", &e))?;
+        if waited {
+            count(&self.0.work.waits);
+        }
+        Ok(piece)
     }
 
     /// Sets every 32-bit element of `to`.
@@ -275,13 +311,6 @@ impl Cuda {
         unsafe { sys::cuMemsetD32Async(to.address, bits, to.bytes() / 4, self.0.stream.cu_stream()) }
             .result()
             .map_err(|e| self.failed("fill", &e))
-    }
-
-    /// A tensor of one value.
-    pub(crate) fn full(&self, shape: impl Into<Shape>, value: f32) -> Result<Tensor> {
-        let tensor = Tensor::stale(self, shape, DType::F32)?;
-        self.fill(tensor.span()?, value.to_bits())?;
-        Ok(tensor)
     }
 
     /// The error of an op that has kernels, but not with this.
@@ -308,6 +337,46 @@ impl Cuda {
             KernelError::Shape { op, what, value, expected } => self.no_kernel(op, what, value, expected),
             other => Error::Kernel { device: self.name().to_owned(), reason: other.to_string() },
         }
+    }
+}
+
+/// Elements on their way to the host.
+pub(crate) struct Coming {
+    cuda: Cuda,
+    /// There until it is dropped.
+    host: Option<Pinned>,
+    len: usize,
+}
+
+impl Coming {
+    /// The elements, once they are there.
+    pub fn wait<T: Element + Default>(self) -> Result<Vec<T>> {
+        count(&self.cuda.0.work.waits);
+        self.host().done.synchronize().map_err(|e| self.cuda.failed("copy from", &e))?;
+        Ok(self.take())
+    }
+
+    /// The elements, which are there.
+    fn take<T: Element + Default>(self) -> Vec<T> {
+        self.host().read(self.len)
+    }
+
+    fn host(&self) -> &Pinned {
+        self.host.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if let Some(host) = self.host.take() {
+            self.cuda.0.pinned.give(host);
+        }
+    }
+}
+
+impl fmt::Debug for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Coming({} elements from {})", self.len, self.cuda.name())
     }
 }
 

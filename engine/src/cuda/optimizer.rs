@@ -1,37 +1,36 @@
 //! The launches over the touched ranges: the optimiser's and those that clip gradients.
 
+use std::sync::Arc;
+
 use cudarc::driver::CudaStream;
 use kernels::clip::{Clip, NormArgs};
+use kernels::elementwise::NonFinite;
 use kernels::optimizer::{Range, Sgd, SgdArgs, Table};
 
 use super::{Cuda, exclusive};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// What to do to gradients whose norm is taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Clipping {
-    /// Nothing.
-    Not,
-    /// Scale them so that their norm is at most this.
-    Norm(f32),
-    /// Clamp them to this on both sides; the norm is not taken.
-    Value(f32),
+/// The flat buffers of a store and its optimiser.
+pub(crate) struct Flat<'a> {
+    pub values: &'a mut Tensor,
+    pub grads: &'a mut Tensor,
+    pub momenta: &'a mut Tensor,
+    /// `[1]`, i32: not 0 where nothing may move.
+    pub spoilt: &'a Tensor,
 }
 
 impl Cuda {
-    /// One step of stochastic gradient descent over `ranges`: `[momentum, lr]`, then the flat buffers of values, gradients
-    /// (which become zero) and momenta. The table of ranges and the learning rate go over in one copy.
+    /// One step of stochastic gradient descent over `ranges`: `[momentum, lr]`. Gradients become zero. The table of ranges
+    /// and the learning rate go over in one copy.
     pub(crate) fn sgd(
         &self,
         ranges: &[Range],
         [momentum, lr]: [f32; 2],
         nesterov: bool,
-        values: &mut Tensor,
-        grads: &mut Tensor,
-        momenta: &mut Tensor,
+        flat: Flat<'_>,
     ) -> Result<()> {
-        let table = Table::new(ranges, values.shape().len()).map_err(|e| self.refused(e))?;
+        let table = Table::new(ranges, flat.values.shape().len()).map_err(|e| self.refused(e))?;
         if table.pieces() == 0 {
             return Ok(());
         }
@@ -44,48 +43,95 @@ impl Cuda {
         let args = SgdArgs {
             pieces: words.input()?,
             lr: words.part(pieces..pieces + 1)?.floats().input(),
-            skip: None,
-            values: values.output()?,
-            grads: grads.output()?,
-            momenta: momenta.output()?,
+            skip: Some(flat.spoilt.input()?),
+            values: flat.values.output()?,
+            grads: flat.grads.output()?,
+            momenta: flat.momenta.output()?,
             copy: None,
         };
         // SAFETY: `words` begins with the table's words: the copy was sent to the same stream before.
         self.launch(|stream: &CudaStream| unsafe { op.launch(stream, &table, args) })
     }
 
-    /// The Euclidean norm of the gradients of `ranges` (0 for [`Clipping::Value`]), which are clipped then.
-    pub(crate) fn clip(&self, ranges: &[Range], grads: &mut Tensor, clipping: Clipping) -> Result<f64> {
+    /// The Euclidean norm of the gradients of `ranges`; waits for all work sent before.
+    pub(crate) fn grad_norm(&self, ranges: &[Range], grads: &Tensor) -> Result<f64> {
+        let Some(touched) = self.touched(ranges, grads)? else { return Ok(0.0) };
+        let [norm, _] = self.norm(&touched, grads, f32::INFINITY, None)?;
+        Ok(f64::from(norm.to_host::<f32>()?[0]))
+    }
+
+    /// Scales the gradients of `ranges` so that their norm is at most `most`; one that is not finite sets `spoilt`.
+    pub(crate) fn clip_grad_norm(
+        &self,
+        ranges: &[Range],
+        grads: &mut Tensor,
+        most: f32,
+        spoilt: &mut Tensor,
+    ) -> Result<()> {
+        let Some(touched) = self.touched(ranges, grads)? else { return Ok(()) };
+        let [_, factor] = self.norm(&touched, grads, most, Some(spoilt))?;
+        if most == f32::INFINITY {
+            return Ok(());
+        }
+        let Touched { op, table, words } = &touched;
+        let (words, factor, grads) = (words.input()?, factor.input()?, grads.output()?);
+        // SAFETY: `words` holds the table's words: the copy was sent to the same stream before.
+        self.launch(|stream| unsafe { op.apply(stream, table, words, Some(factor), f32::INFINITY, grads) })
+    }
+
+    /// Clamps the gradients of `ranges` to `most` on both sides.
+    pub(crate) fn clip_grad_value(&self, ranges: &[Range], grads: &mut Tensor, most: f32) -> Result<()> {
+        let Some(touched) = self.touched(ranges, grads)? else { return Ok(()) };
+        let Touched { op, table, words } = &touched;
+        let (words, grads) = (words.input()?, grads.output()?);
+        // SAFETY: as above.
+        self.launch(|stream| unsafe { op.apply(stream, table, words, None, most, grads) })
+    }
+
+    /// Sets `flag`, `[1]` of i32, unless all elements of `x` are finite.
+    pub(crate) fn check_finite(&self, x: &Tensor, flag: &mut Tensor) -> Result<()> {
+        let len = x.shape().len();
+        let op = self.prepare(len, |d| NonFinite::new(d, kernels::DType::F32, len))?;
+        let (x, flag) = (x.input()?, flag.output()?);
+        self.launch(|stream| op.launch(stream, x, flag))
+    }
+
+    /// What launches over `ranges` need; nothing where there are none.
+    fn touched(&self, ranges: &[Range], grads: &Tensor) -> Result<Option<Touched>> {
         let table = Table::new(ranges, grads.shape().len()).map_err(|e| self.refused(e))?;
         if table.pieces() == 0 {
-            return Ok(0.0);
+            return Ok(None);
         }
-        let op = self.prepare((), Clip::new)?;
         let words = Tensor::from_slice(self, [table.words().len()], table.words())?;
-        let pieces = words.input()?;
-        if let Clipping::Value(most) = clipping {
-            let grads = grads.output()?;
-            // SAFETY: `words` holds the table's words: the copy was sent to the same stream before.
-            self.launch(|stream| unsafe { op.apply(stream, &table, pieces, None, most, grads) })?;
-            return Ok(0.0);
-        }
+        Ok(Some(Touched { op: self.prepare((), Clip::new)?, table, words }))
+    }
+
+    /// The norm `[1]`, and the factor `[1]` that takes it down to `most`; one that is not finite sets `spoilt`.
+    fn norm(
+        &self,
+        touched: &Touched,
+        grads: &Tensor,
+        most: f32,
+        spoilt: Option<&mut Tensor>,
+    ) -> Result<[Tensor; 2]> {
+        let Touched { op, table, words } = touched;
         // As many f64.
         let squares = Tensor::stale(self, [2 * table.pieces()], DType::F32)?;
         let [mut norm, mut factor] =
             [Tensor::stale(self, [1], DType::F32)?, Tensor::stale(self, [1], DType::F32)?];
-        let args = NormArgs { pieces, grads: grads.input()?, squares: exclusive(squares.span()?.doubled()) };
+        let squared = squares.span()?.doubled();
+        let args = NormArgs { pieces: words.input()?, grads: grads.input()?, squares: exclusive(squared) };
         // SAFETY: as above.
-        self.launch(|stream| unsafe { op.squares(stream, &table, args) })?;
-        let most = if let Clipping::Norm(most) = clipping { most } else { f32::INFINITY };
-        let (from, to) = (squares.span()?.doubled().input(), [norm.output()?, factor.output()?]);
-        self.launch(|stream| op.norm(stream, &table, most, from, to, None))?;
-        if let Clipping::Norm(_) = clipping {
-            let (factor, grads) = (factor.input()?, grads.output()?);
-            // SAFETY: as above.
-            self.launch(|stream| unsafe {
-                op.apply(stream, &table, pieces, Some(factor), f32::INFINITY, grads)
-            })?;
-        }
-        Ok(f64::from(norm.to_host::<f32>()?[0]))
+        self.launch(|stream| unsafe { op.squares(stream, table, args) })?;
+        let (to, flag) = ([norm.output()?, factor.output()?], spoilt.map(Tensor::output).transpose()?);
+        self.launch(|stream| op.norm(stream, table, most, squared.input(), to, flag))?;
+        Ok([norm, factor])
     }
+}
+
+/// The touched ranges, here and on the device.
+struct Touched {
+    op: Arc<Clip>,
+    table: Table,
+    words: Tensor,
 }

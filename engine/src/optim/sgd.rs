@@ -121,7 +121,8 @@ impl Sgd {
     }
 
     /// Updates the touched parameters with learning rate `lr`, zeroes their gradients and empties
-    /// the touched set.
+    /// the touched set. Values and momenta stay as they are where the step was spoilt ([`ParamStore::check_finite`]);
+    /// counts advance all the same, since a GPU has not said so yet.
     ///
     /// # Errors
     /// [`Error::InUse`] while a [`crate::tape::Var`] still holds parameters; what a GPU's driver says.
@@ -136,6 +137,7 @@ impl Sgd {
             .collect();
         touched.iter().for_each(|(id, _)| self.steps[id.index()] += 1);
         match store.device().clone() {
+            Device::Cpu(_) if store.spoilt().slice::<i32>()? != [0] => store.clear_touched()?,
             Device::Cpu(cpu) => {
                 let (mut pieces, mut decays): (Vec<Range<usize>>, Vec<f32>) = Default::default();
                 for (range, decay) in ranges {
@@ -172,8 +174,7 @@ impl Sgd {
     ) -> Result<()> {
         let rows: Vec<_> = ranges.iter().map(|(range, decay)| row(range, *decay)).collect();
         let SgdConfig { momentum, nesterov, .. } = self.config;
-        let (values, grads) = store.buffers()?;
-        cuda.sgd(&rows, [momentum, lr], nesterov, values, grads, &mut self.momenta)
+        cuda.sgd(&rows, [momentum, lr], nesterov, store.flat(&mut self.momenta)?)
     }
 }
 
@@ -250,6 +251,32 @@ mod tests {
         give(&mut store, b, &[0.0; 2]);
         sgd.step(&mut store, 0.1).unwrap();
         assert!(store.value(b).unwrap()[0] < 5.0);
+    }
+
+    #[test]
+    fn a_spoilt_step_changes_nothing_until_it_is_forgiven() {
+        let (mut store, mut sgd, w, _) = setup(PLAIN);
+        give(&mut store, w, &[1.0; 4]);
+        sgd.step(&mut store, 0.1).unwrap();
+        let before = (store.values().unwrap().to_vec(), sgd.momenta().unwrap().to_vec());
+        let (bad, fine) = ([f32::NAN, f32::INFINITY], 1.0);
+        for (grad, other) in bad.map(|bad| [(bad, fine), (fine, bad)]).concat() {
+            give(&mut store, w, &[1.0, grad, 1.0, 1.0]);
+            store.clip_grad_norm(f32::INFINITY).unwrap();
+            let other = Tensor::full(store.device(), [1], other).unwrap();
+            store.check_finite(&other).unwrap();
+            sgd.step(&mut store, 0.1).unwrap();
+            // A step behind it, which was sent before anybody knew.
+            give(&mut store, w, &[1.0; 4]);
+            sgd.step(&mut store, 0.1).unwrap();
+            assert_eq!(store.spoilt().to_host::<i32>().unwrap(), [1]);
+            assert_eq!((store.values().unwrap().to_vec(), sgd.momenta().unwrap().to_vec()), before);
+            assert_eq!(*store.grad(w).unwrap(), [0.0; 4]);
+            store.forgive().unwrap();
+        }
+        give(&mut store, w, &[1.0; 4]);
+        sgd.step(&mut store, 0.1).unwrap();
+        assert_ne!(*store.values().unwrap(), *before.0);
     }
 
     #[test]

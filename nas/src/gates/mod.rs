@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cost::{Costs, GateCost, GateLoss, LossParts};
 pub use formulas::{Adam, expected, expected_gradient, gate_gradient, keep_share, log_sum_exp, softmax};
-pub(crate) use step::Architect;
+pub(crate) use step::{Architect, Seen};
 pub use step::{GateGradients, GateJob, gate_gradients};
 
 use crate::arch::Arch;

@@ -65,15 +65,8 @@ impl Model {
         for (id, batch) in moments {
             let unbias = unbias(batch.count) as f32;
             if let Some((mean, var)) = &mut statistics.values[id.index()] {
-                let blend = |old: &mut Tensor, new: &Tensor, factor: f32| -> Result<()> {
-                    let mut values = old.to_host::<f32>()?;
-                    for (old, new) in values.iter_mut().zip(&*new.on_host::<f32>()?) {
-                        *old += momentum * (new * factor - *old);
-                    }
-                    Ok(old.write(&values)?)
-                };
-                blend(mean, &batch.mean, 1.0)?;
-                blend(var, &batch.var, unbias)?;
+                mean.approach(&batch.mean, 1.0, momentum)?;
+                var.approach(&batch.var, unbias, momentum)?;
             }
         }
         Ok(())

@@ -14,4 +14,6 @@ pub use bench::{Bench, built, fingerprint, losses};
 pub use disk::full_disks;
 pub use faults::faults;
 pub use kills::{kills, kills_in_calls};
-pub use steps::{a_planted_nan_is_named, resumed_at_every_step, threads_and_workers};
+pub use steps::{
+    a_planted_nan_is_named, named, newest, plant_nan, resumed_at_every_step, threads_and_workers,
+};

@@ -1,5 +1,7 @@
 //! Resuming at each step of training, and other numbers of threads and workers.
 
+use std::path::{Path, PathBuf};
+
 use nas::checkpoint::Archive;
 
 use crate::faults::{Fault, Order, calls};
@@ -9,7 +11,7 @@ use crate::{Bench, fingerprint, losses};
 /// at its end) and of every single network's, and compares every later loss and the result.
 pub fn resumed_at_every_step() -> String {
     let bench = Bench::new();
-    let run = |dir: &std::path::Path| -> Vec<String> {
+    let run = |dir: &Path| -> Vec<String> {
         let args = ["run", "tiny.toml", "--out", dir.to_str().unwrap(), "--set", "log.steps=1"];
         args.map(str::to_owned).to_vec()
     };
@@ -88,30 +90,50 @@ pub fn a_planted_nan_is_named() -> String {
         assert!(hit.is_some());
         let folder = dir.join("checkpoints");
         let prefix = format!("supernet-{step:010}-");
-        let entries = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
-        let mut files: Vec<_> = entries.collect();
-        files.sort();
-        let newest = files.pop().unwrap();
+        let newest = newest(&folder).unwrap();
         assert!(newest.file_name().unwrap().to_str().unwrap().starts_with(&prefix), "{}", newest.display());
-        let mut archive = Archive::from_bytes(&std::fs::read(&newest).unwrap(), &newest).unwrap();
-        let mut hurt = 0;
-        for (name, (_, values)) in &mut archive.floats {
-            if name.starts_with("weights.stage2.slot1.") && name.contains(".depthwise.") {
-                values[0] = f32::NAN;
-                hurt += 1;
-            }
-        }
-        assert!(hurt > 1, "the slot has several candidates");
-        let bytes = archive.to_bytes().unwrap();
-        let digest = &blake3::hash(&bytes).to_hex()[..16];
-        std::fs::remove_file(&newest).unwrap();
-        std::fs::write(folder.join(format!("{prefix}{digest}.safetensors")), bytes).unwrap();
+        plant_nan(&newest);
         let error = bench.fails(&[&args[..], &["--resume"]].concat(), 1);
-        let told = error.lines().last().unwrap();
-        let layer = told.split(", and so ").next().unwrap().trim_start_matches("error: ");
-        let choice = layer.split('.').nth(2).unwrap_or_default();
-        assert!(layer.starts_with("stage2.slot1.mb_") && layer.contains(".depthwise."), "{told}");
-        assert!(told.contains(&format!("at step {step} on path")) && told.contains(choice), "{told}");
+        let (told, at) = named(&error);
+        assert_eq!(at, step as u64, "{told}");
     }
     format!("a NaN planted in stage2.slot1 before steps {steps:?}: layer, candidate and step named each time")
+}
+
+/// The newest checkpoint in a folder.
+pub fn newest(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.map(|e| e.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).max()
+}
+
+/// Puts a NaN into the depthwise layer of every candidate of a slot, in a checkpoint.
+pub fn plant_nan(checkpoint: &Path) {
+    let mut archive = Archive::from_bytes(&std::fs::read(checkpoint).unwrap(), checkpoint).unwrap();
+    let mut hurt = 0;
+    for (name, (_, values)) in &mut archive.floats {
+        if name.starts_with("weights.stage2.slot1.") && name.contains(".depthwise.") {
+            values[0] = f32::NAN;
+            hurt += 1;
+        }
+    }
+    assert!(hurt > 1, "the slot has several candidates");
+    let bytes = archive.to_bytes().unwrap();
+    let digest = &blake3::hash(&bytes).to_hex()[..16];
+    let name = checkpoint.file_name().unwrap().to_str().unwrap();
+    let (prefix, _) = name.rsplit_once('-').unwrap();
+    std::fs::remove_file(checkpoint).unwrap();
+    std::fs::write(checkpoint.with_file_name(format!("{prefix}-{digest}.safetensors")), bytes).unwrap();
+}
+
+/// What an error says of a NaN that [`plant_nan`] planted, which must name the layer and the candidate that the step
+/// took, and the step.
+pub fn named(error: &str) -> (&str, u64) {
+    let told = error.lines().last().unwrap();
+    let layer = told.split(", and so ").next().unwrap().trim_start_matches("error: ");
+    let choice = layer.split('.').nth(2).unwrap_or_default();
+    assert!(layer.starts_with("stage2.slot1.mb_") && layer.contains(".depthwise."), "{told}");
+    let (_, rest) = told.split_once("at step ").unwrap_or_else(|| panic!("{told}"));
+    let (step, path) = rest.split_once(" on path ").unwrap_or_else(|| panic!("{told}"));
+    assert!(path.contains(choice), "{told}");
+    (told, step.parse().unwrap_or_else(|_| panic!("{told}")))
 }
