@@ -1,4 +1,5 @@
-//! Scores of paths: batch norms calibrated for each path, then held-out images classified.
+//! Scores of paths: batch norms calibrated for each path, or normalising batch by batch, and held-out images
+//! classified.
 //!
 //! Statistics and activations of a segment depend on the choices up to it alone. So candidates with
 //! a common prefix share its calibration and its activations exactly: a population is walked as a
@@ -30,8 +31,9 @@ pub struct Evaluator<'a> {
     pub model: &'a Model,
     /// Its weights.
     pub store: &'a ParamStore,
-    /// Training images in equal batches, for statistics.
-    pub calibration: &'a Images,
+    /// Training images in equal batches, for statistics. Without them every batch of held-out images is
+    /// normalised by its own.
+    pub calibration: Option<&'a Images>,
     /// Held-out images.
     pub scored: &'a Images,
     /// Bytes of activations that may be held for sharing.
@@ -75,7 +77,7 @@ impl Evaluator<'_> {
         let front = Front {
             depth: 0,
             statistics: self.model.no_statistics(),
-            calibration: self.calibration.batches.clone(),
+            calibration: self.calibration.map_or_else(Vec::new, |images| images.batches.clone()),
             scored: self.scored.batches.clone(),
         };
         let all: Vec<usize> = (0..archs.len()).collect();
@@ -129,8 +131,9 @@ impl Evaluator<'_> {
 
     /// Bytes of a front before segment `at`.
     fn bytes(&self, at: usize) -> usize {
-        let images = self.calibration.batches.iter().chain(&self.scored.batches).map(|b| b.shape().dims()[0]);
-        images.sum::<usize>() * self.model.activations(at) * size_of::<f32>()
+        let batches = self.calibration.into_iter().chain([self.scored]).flat_map(|images| &images.batches);
+        let images: usize = batches.map(|batch| batch.shape().dims()[0]).sum();
+        images * self.model.activations(at) * size_of::<f32>()
     }
 
     /// Runs every batch from the front to `depth` along `arch`. A batch that nobody else holds is given back
@@ -144,7 +147,7 @@ impl Evaluator<'_> {
         calibration.finish(self.store.device(), &mut front.statistics)?;
         let folds = Folds::new(self.store, &front.statistics);
         for batch in &mut front.scored {
-            *batch = self.run(Norms::Folded(&folds), from..depth, arch, batch)?;
+            *batch = self.judge(&folds, from..depth, arch, batch)?;
         }
         Ok(front)
     }
@@ -172,10 +175,24 @@ impl Evaluator<'_> {
         let folds = Folds::new(self.store, &statistics);
         let mut score = Score { top1: 0, top5: 0, images: 0 };
         for (batch, labels) in front.scored.iter().zip(&self.scored.labels) {
-            let logits = self.run(Norms::Folded(&folds), front.depth..depth, arch, batch)?;
+            let logits = self.judge(&folds, front.depth..depth, arch, batch)?;
             add_score(&mut score, &logits.on_host()?, labels);
         }
         group.iter().try_for_each(|&i| done(i, score))
+    }
+
+    /// Runs a batch of held-out images.
+    fn judge<'f>(
+        &self,
+        folds: &'f Folds<'f>,
+        segments: Range<usize>,
+        arch: &Arch,
+        batch: &Tensor,
+    ) -> Result<Tensor> {
+        match self.calibration {
+            Some(_) => self.run(Norms::Folded(folds), segments, arch, batch),
+            None => self.run(Norms::Batch(&mut Vec::new()), segments, arch, batch),
+        }
     }
 
     fn calibrate(

@@ -41,11 +41,15 @@ fn setup(space: &str, size: usize) -> Setup {
 
 impl Setup {
     fn scores(&self, archs: &[Arch], memory: usize) -> Vec<Score> {
+        self.scores_by(Some(&self.calibration), archs, memory)
+    }
+
+    fn scores_by(&self, calibration: Option<&Images>, archs: &[Arch], memory: usize) -> Vec<Score> {
         let stop = AtomicBool::new(false);
         let evaluator = Evaluator {
             model: &self.model,
             store: &self.store,
-            calibration: &self.calibration,
+            calibration,
             scored: &self.scored,
             memory,
             stop: &stop,
@@ -77,11 +81,15 @@ fn sharing_prefixes_changes_no_score() {
     for (space, size) in [("quickstart", 12), ("nas-bench-macro", 8), ("spos-cifar", 8)] {
         let setup = setup(space, size);
         let archs = setup.archs(6);
-        let alone: Vec<Score> = archs.iter().map(|a| setup.scores(std::slice::from_ref(a), 0)[0]).collect();
-        assert!(alone.windows(2).any(|w| w[0] != w[1]), "{space}: all candidates score alike");
-        // Nothing shared, a little, everything.
-        for memory in [0, 40_000, 150_000, 600_000, usize::MAX] {
-            assert_eq!(setup.scores(&archs, memory), alone, "{space} with {memory} bytes");
+        for calibration in [Some(&setup.calibration), None] {
+            let alone: Vec<Score> =
+                archs.iter().map(|a| setup.scores_by(calibration, std::slice::from_ref(a), 0)[0]).collect();
+            assert!(alone.windows(2).any(|w| w[0] != w[1]), "{space}: all candidates score alike");
+            // Nothing shared, a little, everything.
+            for memory in [0, 40_000, 150_000, 600_000, usize::MAX] {
+                let shared = setup.scores_by(calibration, &archs, memory);
+                assert_eq!(shared, alone, "{space} with {memory} bytes");
+            }
         }
     }
 }
@@ -115,14 +123,38 @@ fn a_model_knows_how_many_values_stand_before_a_slot() {
         let store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
         let arch = space.sample(&mut Rng::new(1, "arch").at(0, 0, 0));
         let mut tape = Tape::inference(&cpu);
-        let mut x = tape.constant(Tensor::from_slice(&cpu, [2, 32, 32, 3], &[0.5; 2 * 32 * 32 * 3]).unwrap());
+        let mut x = tape.constant(Tensor::from_slice(&cpu, [4, 32, 32, 3], &[0.5; 4 * 32 * 32 * 3]).unwrap());
         let mut moments = Vec::new();
         for at in 0..=space.stem().len() + space.slots().len() {
-            assert_eq!(2 * model.activations(at), x.tensor().shape().len(), "{name}, segment {at}");
+            assert_eq!(4 * model.activations(at), x.tensor().shape().len(), "{name}, segment {at}");
             let norms = Norms::Batch(&mut moments);
             let mut cx = Context { tape: &mut tape, store: &store, norms, dropout: None };
             x = model.segment(&mut cx, &arch, at, &x).unwrap();
         }
+    }
+}
+
+#[test]
+fn without_calibration_every_batch_is_normalised_by_itself() {
+    let setup = setup("quickstart", 12);
+    for arch in setup.archs(2) {
+        let mut want = Score { top1: 0, top5: 0, images: 0 };
+        for (images, labels) in setup.scored.batches.iter().zip(&setup.scored.labels) {
+            let mut tape = Tape::inference(&setup.cpu);
+            let x = tape.constant(images.clone());
+            let mut moments = Vec::new();
+            let norms = Norms::Batch(&mut moments);
+            let mut cx = Context { tape: &mut tape, store: &setup.store, norms, dropout: None };
+            let logits = setup.model.forward(&mut cx, &arch, &x).unwrap();
+            for (row, &label) in logits.tensor().f32().unwrap().chunks_exact(10).zip(labels) {
+                let own = row[label as usize];
+                let better = row.iter().filter(|&&v| v > own).count();
+                want.top1 += u64::from(better == 0);
+                want.top5 += u64::from(better < 5);
+                want.images += 1;
+            }
+        }
+        assert_eq!(setup.scores_by(None, &[arch], usize::MAX), [want]);
     }
 }
 
@@ -155,7 +187,7 @@ fn a_set_flag_stops_between_candidates() {
     let evaluator = Evaluator {
         model: &setup.model,
         store: &setup.store,
-        calibration: &setup.calibration,
+        calibration: Some(&setup.calibration),
         scored: &setup.scored,
         memory: 0,
         stop: &stop,

@@ -72,7 +72,7 @@ impl Search {
         let evaluator = Evaluator {
             model: &model,
             store: &store,
-            calibration: &calibration,
+            calibration: Some(&calibration),
             scored: &scored,
             memory: self.memory_mib << 20,
             stop: &stop,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use engine::{ParamStore, Place, Rng, Tape, Tensor};
+use engine::{Place, Rng, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
@@ -15,11 +15,10 @@ use crate::arch::Arch;
 use crate::data::config::Subset;
 use crate::data::{Batch, Data, DataConfig, Loader, Pass, Pipeline, View, split};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluator, Images};
+use crate::evaluate::{Evaluator, Images};
 use crate::event::{Event, Stage};
 use crate::files;
 use crate::journal::Journal;
-use crate::model::{Context, Model, Norms};
 use crate::recipe::Recipe;
 use crate::search::{Domain, Score, SearchConfig};
 use crate::space::Space;
@@ -70,7 +69,7 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
     let evaluator = Evaluator {
         model: &supernet.model,
         store: &supernet.store,
-        calibration: &calibration,
+        calibration: Some(&calibration),
         scored: &scored,
         memory: config.memory_mib << 20,
         stop,
@@ -246,21 +245,6 @@ pub(super) fn balanced(view: &View, n: usize, seed: u64, key: &str) -> Result<Vi
         });
     }
     Ok(split::subset(view.clone(), Some(Subset::PerClass(n / classes)), seed)?)
-}
-
-/// The score of a path whose batch norms take the statistics of the very batch that is scored.
-pub(super) fn by_batch(model: &Model, store: &ParamStore, arch: &Arch, scored: &Images) -> Result<Score> {
-    let mut score = Score { top1: 0, top5: 0, images: 0 };
-    for (images, labels) in scored.batches.iter().zip(&scored.labels) {
-        let mut tape = Tape::inference(store.device());
-        let x = tape.constant(images.clone());
-        let mut moments = Vec::new();
-        let norms = Norms::Batch(&mut moments);
-        let logits =
-            model.forward(&mut Context { tape: &mut tape, store, norms, dropout: None }, arch, &x)?;
-        evaluate::add_score(&mut score, &logits.tensor().on_host()?, labels);
-    }
-    Ok(score)
 }
 
 pub(super) fn share(part: u64, whole: u64) -> f64 {

@@ -6,20 +6,19 @@
 //! space a step trains follows from them, so a checkpoint from before a round resumes to the same bits.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use engine::{ParamStore, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::report::read_json;
-use super::search::{balanced, by_batch, scored_images, share};
+use super::search::{balanced, scored_images, share};
 use super::{Run, RunDir};
 use crate::arch::Arch;
 use crate::checkpoint::Archive;
 use crate::data::{Loader, Pass, Pipeline};
 use crate::error::{Error, Result};
-use crate::evaluate::Images;
+use crate::evaluate::Evaluator;
 use crate::event::{Dropped, Event, Stage};
 use crate::files;
 use crate::gates::GateJob;
@@ -216,8 +215,12 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
             } else {
                 operator_scores(&space, config.children, &bound, &rng, |child| match &judged {
                     None => Ok(angles.of(child)),
-                    Some(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
-                    Some(images) => accuracy(&model, &session.store, &lift.arch(child), images),
+                    Some(scored) => {
+                        let (model, store) = (&model, &session.store);
+                        let by_batch = Evaluator { model, store, calibration: None, scored, memory: 0, stop };
+                        let score = by_batch.scores(&[lift.arch(child)], |_, _| Ok(()))?[0];
+                        Ok(share(score.top1, score.images))
+                    }
                 })
             };
             let scores = match scored {
@@ -261,11 +264,6 @@ fn rounds(run: &mut Run<'_>, config: &ShrinkConfig, state: &mut Shrunk, path: &P
         }
     }
     Ok(space)
-}
-
-fn accuracy(model: &Model, store: &ParamStore, arch: &Arch, images: &Images) -> Result<f64> {
-    let score = by_batch(model, store, arch, images)?;
-    Ok(share(score.top1, score.images))
 }
 
 /// The scores with what goes; `networks` and `reset` are filled in by the caller.
