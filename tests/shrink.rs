@@ -97,10 +97,15 @@ fn what_shrinking_leaves_is_the_space_of_all_that_follows() {
     assert_eq!(self::rounds(&bench.path("alone")), self::rounds(&run));
 }
 
-#[test]
-fn kills_while_shrinking_change_no_bit() {
+/// Kills shrinking in every round; the rounds and the space that is left are those of a run that was not killed.
+fn kills_change_no_bit(sets: &[&str]) {
     let bench = bench();
-    bench.ok(&["shrink", "shrink.toml", "--out", "whole"]);
+    let shrink = |out| {
+        let mut args = vec!["shrink", "shrink.toml", "--out", out, "--resume"];
+        sets.iter().for_each(|set| args.extend(["--set", set]));
+        args
+    };
+    bench.ok(&shrink("whole"));
     let want = (rounds(&bench.path("whole")), read(&bench.path("whole").join("shrunk.toml")));
     let count = json(&want.0).as_array().unwrap().len();
     let run = bench.path("killed");
@@ -112,7 +117,7 @@ fn kills_while_shrinking_change_no_bit() {
     let mut kills = 0;
     // Every life sees one round more to its end, and then some moments.
     for rounds in 1..count {
-        let args = ["shrink", "shrink.toml", "--out", "killed", "--resume", "--threads", "1"];
+        let args = [&shrink("killed")[..], &["--threads", "1"]].concat();
         let mut child = bench.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let started = Instant::now();
         while told() < rounds && child.try_wait().unwrap().is_none() {
@@ -126,9 +131,86 @@ fn kills_while_shrinking_change_no_bit() {
         child.wait().unwrap();
     }
     assert!(kills >= count / 2, "{kills} kills in {count} rounds");
-    bench.ok(&["shrink", "shrink.toml", "--out", "killed", "--resume"]);
+    bench.ok(&shrink("killed"));
     assert_eq!((rounds(&run), read(&run.join("shrunk.toml"))), want, "after {kills} kills");
     assert_eq!(told(), count, "every round is told once");
+}
+
+#[test]
+fn kills_while_shrinking_by_angles_change_no_bit() {
+    kills_change_no_bit(&[]);
+}
+
+#[test]
+fn kills_while_shrinking_by_magnitudes_change_no_bit() {
+    // Architecture parameters and their moments are part of what a checkpoint holds.
+    kills_change_no_bit(&["shrink.metric={ kind = \"magnitude\", images = 20, lr = 0.1 }"]);
+}
+
+/// A table of `n` networks of the quickstart space with made-up accuracies.
+fn table(bench: &Bench, n: u32) {
+    let space = Space::load("quickstart").unwrap();
+    let mut rows = serde_json::Map::new();
+    for i in 0..n {
+        let mut draws = Rng::new(7, "table").at(0, 0, i);
+        let arch = space.canonical(&space.sample(&mut draws));
+        let accuracy = f64::from(draws.below(1000)) / 10.0;
+        rows.insert(space.text(&arch), serde_json::json!({ "mean_acc": accuracy }));
+    }
+    std::fs::write(bench.path("table.json"), Value::Object(rows).to_string()).unwrap();
+}
+
+#[test]
+fn a_killed_ranking_goes_on_with_the_scores_it_had() {
+    let bench = Bench::new();
+    table(&bench, 60);
+    bench.ok(&["train-supernet", "tiny.toml", "--out", "run"]);
+    let run = bench.path("run");
+    let images = ["--calibration-images", "40", "--held-out-images", "20", "--threads", "1"];
+    let rank =
+        [&["rank", "--from", "run", "--table", "table.json", "--networks", "all"][..], &images].concat();
+    let points = || {
+        let rankings = json(&read(&run.join("rank.json")));
+        rankings.as_array().unwrap().iter().map(|r| r["points"].clone()).collect::<Vec<_>>()
+    };
+    bench.ok(&rank);
+    let want = points();
+    assert_eq!(want[0].as_array().unwrap().len(), 60);
+    for file in ["rank.json", "scores.json"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    // The recipe stores after every score.
+    let scores = || -> Value {
+        std::fs::read(run.join("scores.json")).map_or(Value::Null, |b| serde_json::from_slice(&b).unwrap())
+    };
+    let known = || scores()[0]["scores"].as_object().map_or(0, serde_json::Map::len);
+    let mut kills = 0;
+    for stop in [10, 25, 40] {
+        let mut child = bench.command(&rank).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while known() < stop && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        // What has ended cannot be killed, and need not.
+        child.kill().ok();
+        child.wait().unwrap();
+        assert!(known() >= stop);
+    }
+    assert!(kills > 0 && !run.join("rank.json").exists(), "{kills} kills");
+    bench.ok(&rank);
+    assert_eq!(points(), want);
+
+    // What is known is not taken again, and what other settings gave is another matter.
+    let arch = want[0][0]["arch"].as_str().unwrap();
+    let mut marked = scores();
+    marked[0]["scores"][arch] = 0.123.into();
+    std::fs::write(run.join("scores.json"), marked.to_string()).unwrap();
+    bench.ok(&rank);
+    assert_eq!(points()[0][0]["score"], 0.123);
+    bench.ok(&[&rank[..], &["--seed", "1"]].concat());
+    assert_ne!(points()[0][0]["score"], 0.123);
+    bench.ok(&[&rank[..], &["--metric", "zero-cost"]].concat());
+    assert_eq!(scores().as_array().unwrap().len(), 3, "two of accuracies, one of synflow");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use nas::Space;
 use nas::rank::{Metric, Ranking, Request, rank_space};
@@ -19,7 +19,8 @@ use crate::setup::{DeviceArgs, stop_flag, usage};
 /// the tau-b of counting multiply-adds and parameters, and the ceiling that the noise of training sets (one
 /// training against the mean of the others). A score below multiply-adds says less than a count.
 ///
-/// With --from the ranking is kept in the run's rank.json, and the run's report shows it.
+/// With --from the ranking is kept in the run's rank.json, and the run's report shows it. Scores are stored as they
+/// come (scores.json): what was stopped or killed goes on with them when it is called again.
 #[derive(Args)]
 pub struct Rank {
     /// Run directory whose supernet and images give the score
@@ -129,7 +130,12 @@ impl Rank {
                         from.display()
                     )));
                 }
-                rank(&dir, &self.table, &request, &device, stop_flag()?)?
+                match rank(&dir, &self.table, &request, &device, stop_flag()?) {
+                    Err(nas::Error::Stopped) => {
+                        bail!("stopped; called again it goes on with the scores it stored")
+                    }
+                    ranking => ranking?,
+                }
             }
             (None, None) => return Err(usage("give --from DIR or --space NAME")),
             (None, Some(space)) => {

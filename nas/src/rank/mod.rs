@@ -116,7 +116,7 @@ pub struct Ranking {
     pub ceiling: Option<f64>,
     /// The seed.
     pub seed: u64,
-    /// Seconds that scoring took.
+    /// Seconds that scoring took, over all sittings.
     pub seconds: f64,
     /// Every network.
     pub points: Vec<Point>,

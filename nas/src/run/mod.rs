@@ -139,6 +139,11 @@ impl RunDir {
         self.0.join("rank.json")
     }
 
+    /// Scores of single networks that rankings are made of.
+    pub fn scores(&self) -> PathBuf {
+        self.0.join("scores.json")
+    }
+
     /// The report.
     pub fn report(&self) -> PathBuf {
         self.0.join("report.html")

@@ -1,12 +1,11 @@
 //! The stage that trains the shared weights.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use engine::{ParamStore, Rng};
 use serde::{Deserialize, Serialize};
 
-use super::{Run, RunDir};
+use super::Run;
 use crate::checkpoint::Archive;
 use crate::data::{Loader, Pass, Pipeline};
 use crate::error::{Error, Result};
@@ -27,26 +26,11 @@ pub(crate) struct Supernet {
 /// What `supernet.safetensors` says of itself.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct Meta {
+struct Meta {
     space: String,
     digest: String,
     seconds: f64,
     events: u64,
-}
-
-/// Takes the trained shared weights of a run directory.
-pub(super) fn load(dir: &RunDir, model: &Model, store: &mut ParamStore) -> Result<Meta> {
-    let (archive, path) = open(dir)?;
-    model.load_weights(store, &archive, &path)?;
-    archive.meta(&path)
-}
-
-fn open(dir: &RunDir) -> Result<(Archive, PathBuf)> {
-    let path = dir.supernet();
-    if !path.exists() {
-        return Err(Error::NoSupernet { path: dir.path().to_owned() });
-    }
-    Ok((Archive::from_bytes(&files::read(&path)?, &path)?, path))
 }
 
 /// Trains, goes on training, or reads what was trained.
@@ -54,12 +38,13 @@ pub(crate) fn train(run: &mut Run<'_>) -> Result<Supernet> {
     let model = Model::new(&run.space, NormParams::Supernet)?;
     let path = run.dir.supernet();
     if path.exists() {
+        let archive = Archive::from_bytes(&files::read(&path)?, &path)?;
         let mut store = model.init(&run.device, &Rng::new(run.recipe.seed, "init"))?;
-        let meta = load(&run.dir, &model, &mut store)?;
+        model.load_weights(&mut store, &archive, &path)?;
+        let meta: Meta = archive.meta(&path)?;
         run.journal.vouch(meta.events);
         let mut gates = run.recipe.supernet.gates.as_ref().map(|_| Gates::new(&run.space, run.recipe.seed));
         if let Some(gates) = &mut gates {
-            let (archive, path) = open(&run.dir)?;
             gates.load(&archive, &path)?;
         }
         return Ok(Supernet { model, store, gates });
