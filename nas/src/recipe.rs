@@ -15,6 +15,9 @@ use crate::shrink::{DropRule, ShrinkConfig};
 use crate::space::Space;
 use crate::suggest;
 
+/// Values of a channel that a batch norm takes its statistics over at least.
+const LEAST_VALUES: usize = 4;
+
 /// Everything about a run. Relative paths start at the recipe's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -415,6 +418,40 @@ impl Recipe {
         };
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Checks that every batch norm of `space` sees enough values a channel to train on.
+    ///
+    /// Through a norm of two values the mean square of a gradient grows by about `1 / sqrt(eps)`: where the two lie
+    /// closer than `sqrt(eps)`, their difference is blown up. Some blocks in a row leave what f32 holds. Of four
+    /// values the growth has a bound without eps, the mean of `1 / var` (a test in `engine/src/ops/batch_norm.rs`).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the key.
+    pub fn check_norms(&self, space: &Space) -> Result<()> {
+        let head = space.head().iter().filter(|layer| !layer.place.flat).map(|layer| layer.place);
+        let places = space.slots().iter().map(|slot| slot.place).chain(head);
+        let side = places.map(|place| place.output_size()).min().unwrap_or(1);
+        let supernet = &self.supernet;
+        let slice = match supernet.images {
+            PathImages::Slices => supernet.train.batch / supernet.paths(space)?,
+            PathImages::Shared => supernet.train.batch,
+        };
+        let shrink = self.shrink.iter().map(|shrink| ("shrink", shrink.train.bn_batch()));
+        let others =
+            [("supernet", supernet.train.bn_batch().min(slice)), ("retrain", self.retrain.train.bn_batch())];
+        match shrink.chain(others).find(|(_, images)| images * side * side < LEAST_VALUES) {
+            None => Ok(()),
+            Some((section, images)) => Err(Error::Setting {
+                key: format!("{section}.train.bn-batch"),
+                value: images.to_string(),
+                range: format!(
+                    "{} or more: planes shrink to {side}x{side} pixels, and gradients through a batch norm of \
+                     fewer than {LEAST_VALUES} values a channel have no bound",
+                    LEAST_VALUES.div_ceil(side * side)
+                ),
+            }),
+        }
     }
 
     /// As TOML with every default filled in.

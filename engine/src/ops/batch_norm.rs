@@ -501,6 +501,39 @@ mod tests {
         assert!(op.shape(&[[0, 4].into(), [4].into(), [4].into()]).is_err());
     }
 
+    /// The mean square of `dx` over that of `dy`, both standard normal beside `x`, over many channels of `rows` values.
+    fn growth(rows: usize, eps: f32) -> f64 {
+        let (cpu, c) = (Cpu::new(1).unwrap(), 1 << 17);
+        let mut draws = crate::Rng::new(5, "growth").at(0, 0, 0);
+        let mut normal = || {
+            let values: Vec<f32> = (0..rows * c).map(|_| draws.normal()).collect();
+            Tensor::from_slice(&cpu, [rows, c], &values).unwrap()
+        };
+        let (x, dy) = (normal(), normal());
+        let op = BatchNorm { eps, affine: false, frozen: false };
+        let mut tape = crate::Tape::new(&cpu);
+        let input = tape.leaf(x);
+        let y = tape.apply(op, &[&input]).unwrap();
+        let mut store = crate::params::Layout::new().build(&cpu).unwrap();
+        let gradients = tape.backward_from(&y, dy.clone(), &mut store).unwrap();
+        let square = |t: &Tensor| t.f32().unwrap().iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        square(gradients.get(&input).unwrap()) / square(&dy)
+    }
+
+    /// With `d` half the difference of two values, `dx = r^3 eps` times half the difference of `dy`, where `r` is
+    /// `1 / sqrt(d^2 + eps)`: the integral of its square over a normal `d` of variance 1/2 goes as `1 / sqrt(eps)`.
+    #[test]
+    fn gradients_through_norms_of_two_values_have_no_bound_but_eps() {
+        for eps in [1e-3f32, 1e-4] {
+            let density = 1.0 / std::f64::consts::PI.sqrt();
+            let want = 0.5 * density * 3.0 * std::f64::consts::PI / 8.0 / f64::from(eps).sqrt();
+            let got = growth(2, eps);
+            assert!((got / want - 1.0).abs() < 0.15, "{got}, not {want}, with {eps}");
+        }
+        let (four, close) = (growth(4, 1e-3), growth(4, 1e-5));
+        assert!(close < 2.5 && close < 1.3 * four, "{four} {close}");
+    }
+
     /// A mean of 1,000 standard deviations, in many tiles: sums of f32 squares would lose it all.
     #[test]
     fn statistics_survive_a_mean_of_a_thousand_deviations() {

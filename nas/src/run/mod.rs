@@ -314,6 +314,7 @@ pub fn run(
     }
     let bound = recipe.search.constraint.bind(&space, base)?;
     recipe.supernet.paths(&space)?;
+    recipe.check_norms(&space)?;
     if let Some(gates) = &recipe.supernet.gates {
         Costs::new(&space, &gates.cost, gates.loss, base)?;
     }
