@@ -27,18 +27,21 @@ impl Registry<'_> {
         Ok(id)
     }
 
-    /// A convolution weight with `fan_in` inputs and `fan_out` outputs per element of the kernel.
+    /// A convolution weight of `kernel` pixels from `input` to `output` channels.
     fn conv(
         &mut self,
         name: String,
         shape: &[usize],
         stem: bool,
         kernel: usize,
-        fan_in: usize,
-        fan_out: usize,
+        [input, output]: [usize; 2],
+        groups: usize,
     ) -> Result<ParamId> {
+        let (fan_in, fan_out) = (input / groups, output / groups);
         let init = match self.rule {
             InitRule::Kaiming => Init::kaiming_fan_out(kernel * fan_out),
+            InitRule::MobileNet => Init::kaiming_fan_out(kernel * output),
+            InitRule::PyTorch => uniform(kernel * fan_in),
             // SPOS, released code: the stem N(0, 0.01), every other conv N(0, 1 / fan-in channels).
             InitRule::Spos if stem => Init::Normal { std: 0.01 },
             InitRule::Spos => Init::Normal { std: 1.0 / fan_in as f32 },
@@ -46,12 +49,21 @@ impl Registry<'_> {
         self.add(name, shape, ParamKind::Weight, init)
     }
 
+    /// The bias of a layer with `fan_in` inputs.
+    fn bias(&mut self, name: String, len: usize, fan_in: usize) -> Result<ParamId> {
+        let init = match self.rule {
+            InitRule::PyTorch => uniform(fan_in),
+            InitRule::Kaiming | InitRule::MobileNet | InitRule::Spos => Init::Constant(0.0),
+        };
+        self.add(name, &[len], ParamKind::Bias, init)
+    }
+
     fn norm(&mut self, prefix: &str, channels: usize) -> Result<NormSite> {
         let name = format!("{prefix}.norm");
         let affine = if self.affine {
             let shift = match self.rule {
-                InitRule::Kaiming => 0.0,
                 InitRule::Spos => 1e-4,
+                InitRule::Kaiming | InitRule::MobileNet | InitRule::PyTorch => 0.0,
             };
             let scale =
                 self.add(format!("{name}.weight"), &[channels], ParamKind::Norm, Init::Constant(1.0))?;
@@ -64,6 +76,11 @@ impl Registry<'_> {
         self.norms.push(NormInfo { name, channels });
         Ok(NormSite { id: NormId::new(self.norms.len() - 1), eps: self.eps, affine })
     }
+}
+
+/// Uniform with the bound `1 / sqrt(fan-in)`.
+fn uniform(fan_in: usize) -> Init {
+    Init::Uniform { bound: 1.0 / (fan_in.max(1) as f32).sqrt() }
 }
 
 /// Dense convolution, batch norm, activation.
@@ -87,9 +104,9 @@ impl ConvLayer {
     ) -> Result<Self> {
         let name = format!("{prefix}.weight");
         let weight = if kernel == 1 && stride == 1 {
-            r.conv(name, &[output, input], stem, 1, input, output)?
+            r.conv(name, &[output, input], stem, 1, [input, output], 1)?
         } else {
-            r.conv(name, &[output, kernel, kernel, input], stem, kernel * kernel, input, output)?
+            r.conv(name, &[output, kernel, kernel, input], stem, kernel * kernel, [input, output], 1)?
         };
         Ok(Self { weight, norm: r.norm(prefix, output)?, kernel, stride, act })
     }
@@ -170,29 +187,35 @@ impl InvertedResidual {
         let ResidualSpec { input, wide, output, kernel, .. } = spec;
         let expand = if spec.expands {
             let prefix = format!("{prefix}.expand");
-            let weight = r.conv(format!("{prefix}.weight"), &[wide, input], false, 1, input, wide)?;
+            let weight = r.conv(format!("{prefix}.weight"), &[wide, input], false, 1, [input, wide], 1)?;
             Some((weight, r.norm(&prefix, wide)?))
         } else {
             None
         };
         let of = format!("{prefix}.depthwise");
-        let weight = r.conv(format!("{of}.weight"), &[kernel, kernel, wide], false, kernel * kernel, 1, 1)?;
+        let weight = r.conv(
+            format!("{of}.weight"),
+            &[kernel, kernel, wide],
+            false,
+            kernel * kernel,
+            [wide, wide],
+            wide,
+        )?;
         let depthwise = (weight, r.norm(&of, wide)?);
         let squeeze = match spec.squeeze {
             Some((hidden, _)) => {
                 let of = format!("{prefix}.squeeze");
-                let zero = Init::Constant(0.0);
                 Some([
-                    r.conv(format!("{of}.reduce.weight"), &[hidden, wide], false, 1, wide, hidden)?,
-                    r.add(format!("{of}.reduce.bias"), &[hidden], ParamKind::Bias, zero)?,
-                    r.conv(format!("{of}.expand.weight"), &[wide, hidden], false, 1, hidden, wide)?,
-                    r.add(format!("{of}.expand.bias"), &[wide], ParamKind::Bias, zero)?,
+                    r.conv(format!("{of}.reduce.weight"), &[hidden, wide], false, 1, [wide, hidden], 1)?,
+                    r.bias(format!("{of}.reduce.bias"), hidden, wide)?,
+                    r.conv(format!("{of}.expand.weight"), &[wide, hidden], false, 1, [hidden, wide], 1)?,
+                    r.bias(format!("{of}.expand.bias"), wide, hidden)?,
                 ])
             }
             None => None,
         };
         let of = format!("{prefix}.project");
-        let weight = r.conv(format!("{of}.weight"), &[output, wide], false, 1, wide, output)?;
+        let weight = r.conv(format!("{of}.weight"), &[output, wide], false, 1, [wide, output], 1)?;
         let project = (weight, r.norm(&of, output)?);
         Ok(Self { spec, expand, depthwise, squeeze, project })
     }
@@ -284,10 +307,13 @@ impl LinearLayer {
         bias: bool,
         act: Act,
     ) -> Result<Self> {
-        let init = Init::Normal { std: 0.01 };
+        let init = match r.rule {
+            InitRule::PyTorch => uniform(input),
+            InitRule::Kaiming | InitRule::MobileNet | InitRule::Spos => Init::Normal { std: 0.01 },
+        };
         let weight = r.add(format!("{prefix}.weight"), &[output, input], ParamKind::Weight, init)?;
         let bias = match bias {
-            true => Some(r.add(format!("{prefix}.bias"), &[output], ParamKind::Bias, Init::Constant(0.0))?),
+            true => Some(r.bias(format!("{prefix}.bias"), output, input)?),
             false => None,
         };
         Ok(Self { weight, bias, act })

@@ -79,6 +79,13 @@ pub enum InitRule {
     /// Convolutions normal with `std = sqrt(2 / fan-out)` (He et al. 2015), linear layers N(0, 0.01).
     #[default]
     Kaiming,
+    /// The same with a fan-out that does not count groups, as in the released code of MobileNetV2, ProxylessNAS,
+    /// FairNAS and ABS: a depthwise kernel of c channels has `std = sqrt(2 / (k^2 c))`.
+    #[serde(rename = "mobilenet")]
+    MobileNet,
+    /// Weights and biases uniform in `±1 / sqrt(fan-in)`: PyTorch's layers as they come.
+    #[serde(rename = "pytorch")]
+    PyTorch,
     /// SPOS section 2: stem N(0, 0.01), other convolutions N(0, 1 / input channels per group), norms
     /// with shift 1e-4.
     Spos,

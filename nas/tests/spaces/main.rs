@@ -444,3 +444,43 @@ fn letters_of_any_script_are_errors_not_panics() {
     }
     assert!(read > 0 && refused > 2_000, "{read} {refused}");
 }
+
+#[test]
+fn weights_start_as_the_rule_of_their_space_says() {
+    let cpu = Cpu::new(1).unwrap();
+    let text = Space::load("nas-bench-macro").unwrap().to_toml().unwrap();
+    let rest: Vec<&str> = text.lines().filter(|line| !line.starts_with("init")).collect();
+    // Standard deviations of a kernel by its pixels, channels in and out, and groups; of the linear layer by its
+    // inputs.
+    type Conv = fn(f64, f64, f64, f64) -> f64;
+    let normal: fn(f64) -> f64 = |_| 0.01;
+    let rules: [(&str, Conv, fn(f64) -> f64); 4] = [
+        ("kaiming", |k, _, out, groups| (2.0 * groups / (k * out)).sqrt(), normal),
+        ("mobilenet", |k, _, out, _| (2.0 / (k * out)).sqrt(), normal),
+        ("pytorch", |k, input, _, groups| (groups / (3.0 * k * input)).sqrt(), |n| (1.0 / (3.0 * n)).sqrt()),
+        ("spos", |_, input, _, groups| groups / input, normal),
+    ];
+    for (name, conv, linear) in rules {
+        let text = format!("init = \"{name}\"\n{}", rest.join("\n"));
+        let space = Space::parse_toml(&text, Path::new("space.toml")).unwrap();
+        let model = Model::new(&space, NormParams::Supernet).unwrap();
+        let store = model.init(&cpu, &Rng::new(0, "init")).unwrap();
+        let mut met = 0;
+        for id in store.ids() {
+            let (param, values) = (store.param(id), store.value(id).unwrap());
+            let dims: Vec<f64> = param.shape.dims().iter().map(|&d| d as f64).collect();
+            let want = match dims[..] {
+                [_, input] if param.name == "head.2.weight" => linear(input),
+                [out, input] => conv(1.0, input, out, 1.0),
+                [k, _, c] => conv(k * k, c, c, c),
+                // Norms, biases, and kernels that are dense.
+                _ => continue,
+            };
+            let square = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len() as f64;
+            // Of n values the deviation is known to 1 / sqrt(2 n); the smallest kernel has 864.
+            assert!((square.sqrt() / want - 1.0).abs() < 0.1, "{name}: {} {}", param.name, square.sqrt());
+            met += 1;
+        }
+        assert_eq!(met, 50, "{name}: three kernels of two candidates in eight slots, and two of the head");
+    }
+}
