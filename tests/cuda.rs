@@ -137,6 +137,101 @@ fn a_planted_nan_is_told_with_layer_candidate_and_step_although_the_next_step_wa
     assert_eq!(std::fs::read_to_string(gpu.bench.path("reports")).unwrap(), "", "{error}");
 }
 
+/// Numbers of two runs that may differ by what f32 sums do.
+fn close(a: &serde_json::Value, b: &serde_json::Value, tolerance: f64) {
+    let (x, y) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+    assert!((x - y).abs() <= tolerance * y.abs().max(1e-3), "{x}, on the CPU {y}");
+}
+
+fn read(gpu: &Gpu, file: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(gpu.bench.path(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn shrinking_on_the_virtual_gpu_scores_as_on_the_cpu() {
+    let gpu = Gpu::new();
+    let brief = std::fs::read_to_string(gpu.bench.path("brief.toml")).unwrap();
+    let shrink =
+        "size-limit = 100_000\ndrop = { kind = \"lowest\", n = 4 }\nfirst-epochs = 1\nlater-epochs = 1";
+    let train = "epochs = 2\nbatch = 20\nlr = 0.02";
+    let text = format!("{brief}\n[shrink]\n{shrink}\n[shrink.train]\n{train}\n");
+    std::fs::write(gpu.bench.path("shrink.toml"), text).unwrap();
+    for (metric, tolerance) in [("{ kind = \"angle\" }", 1e-2), ("{ kind = \"accuracy\", images = 20 }", 0.2)]
+    {
+        let metric = format!("shrink.metric={metric}");
+        let call = |out, device| {
+            let sets = ["--set", &metric, "--set", "shrink.children=2"];
+            let args = ["shrink", "shrink.toml", "--out", out, "--device", device];
+            gpu.run(&[&args[..], &sets].concat());
+            read(&gpu, &format!("{out}/shrink.json"))["rounds"].clone()
+        };
+        let (on_gpu, on_cpu) = (call("gpu", "cuda:0"), call("cpu", "cpu"));
+        // The first round, in which both have the same candidates.
+        let operators = |rounds: &serde_json::Value| rounds[0]["operators"].as_array().unwrap().clone();
+        let (a, b) = (operators(&on_gpu), operators(&on_cpu));
+        assert!(a.len() == b.len() && a.len() > 20);
+        a.iter().zip(&b).for_each(|(a, b)| close(&a["score"], &b["score"], tolerance));
+        for run in ["gpu", "cpu"] {
+            std::fs::remove_dir_all(gpu.bench.path(run)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn scores_on_the_virtual_gpu_rank_as_on_the_cpu() {
+    let gpu = Gpu::new();
+    let few = ["--set", "supernet.train.epochs=3", "--set", "supernet.paths=1"];
+    gpu.bench.ok(&[&["train-supernet", "brief.toml", "--out", "run"][..], &few].concat());
+    let space = nas::Space::load("quickstart").unwrap();
+    let archs = [space.smallest(), space.largest(), space.first()];
+    let rows =
+        archs.iter().enumerate().map(|(i, arch)| format!("\"{}\": {{\"mean_acc\": {i}}}", space.text(arch)));
+    let table = format!("{{{}}}", rows.collect::<Vec<_>>().join(","));
+    std::fs::write(gpu.bench.path("table.json"), table).unwrap();
+    let cases: [(&[&str], f64); 6] = [
+        (&["--calibration-images", "20"], 0.11),
+        (&["--calibration-images", "0"], 0.11),
+        (&["--metric", "angle"], 1e-6),
+        (&["--metric", "zero-cost"], 1e-3),
+        (&["--metric", "zero-cost", "--proxy", "gradient-norm"], 1e-2),
+        (&["--metric", "zero-cost", "--proxy", "jacobian-covariance"], 1e-2),
+    ];
+    for (case, tolerance) in cases {
+        let points = |device| {
+            let args = ["rank", "--from", "run", "--table", "table.json", "--held-out-images", "20"];
+            gpu.run(&[&args[..], &["--networks", "all", "--device", device], case].concat());
+            let rankings = read(&gpu, "run/rank.json");
+            let last = rankings.as_array().unwrap().last().unwrap().clone();
+            std::fs::remove_file(gpu.bench.path("run/rank.json")).unwrap();
+            last["points"].as_array().unwrap().clone()
+        };
+        let (on_gpu, on_cpu) = (points("cuda:0"), points("cpu"));
+        assert_eq!(on_gpu.len(), 3);
+        on_gpu.iter().zip(&on_cpu).for_each(|(a, b)| close(&a["score"], &b["score"], tolerance));
+    }
+}
+
+#[test]
+fn gates_on_the_virtual_gpu_go_where_they_go_on_the_cpu() {
+    let gpu = Gpu::new();
+    let gates = "supernet.gates={ warmup-epochs = 0, idle-epochs = 0, every = 2, batch = 20, lr = 0.01, \
+        cost = { kind = \"macs\", reference = 5e5 }, loss = { kind = \"add-linear\" } }";
+    for device in ["cuda:0", "cpu"] {
+        let args = args("train-supernet", device, device);
+        gpu.run(&[&args[..], &["--set", gates]].concat());
+    }
+    let (on_gpu, on_cpu) = (read(&gpu, "cuda:0/gates.json"), read(&gpu, "cpu/gates.json"));
+    let mut moved = 0;
+    for (slot, of) in on_cpu.as_object().unwrap() {
+        for (label, p) in of.as_object().unwrap() {
+            close(&on_gpu[slot][label], p, 1e-2);
+            moved +=
+                usize::from((p.as_f64().unwrap() * of.as_object().unwrap().len() as f64 - 1.0).abs() > 5e-3);
+        }
+    }
+    assert!(moved > 5, "{moved} probabilities are not as at the begin");
+}
+
 #[test]
 fn devices_tells_what_is_there_and_a_missing_driver_is_explained() {
     let gpu = Gpu::new();
