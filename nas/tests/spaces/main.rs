@@ -453,8 +453,9 @@ fn weights_start_as_the_rule_of_their_space_says() {
     // Standard deviations of a kernel by its pixels, channels in and out, and groups; of the linear layer by its
     // inputs.
     type Conv = fn(f64, f64, f64, f64) -> f64;
-    let normal: fn(f64) -> f64 = |_| 0.01;
-    let rules: [(&str, Conv, fn(f64) -> f64); 4] = [
+    type Linear = fn(f64) -> f64;
+    let normal: Linear = |_| 0.01;
+    let rules: [(&str, Conv, Linear); 4] = [
         ("kaiming", |k, _, out, groups| (2.0 * groups / (k * out)).sqrt(), normal),
         ("mobilenet", |k, _, out, _| (2.0 / (k * out)).sqrt(), normal),
         ("pytorch", |k, input, _, groups| (groups / (3.0 * k * input)).sqrt(), |n| (1.0 / (3.0 * n)).sqrt()),
