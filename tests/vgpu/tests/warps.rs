@@ -71,11 +71,11 @@ fn lanes() -> impl Iterator<Item = u32> {
 fn basic_blocks_are_reached_when_a_warp_comes_to_them() {
     let body = "IN(0,%r0);\nsetp.eq.u32 %p0, %r0, 7;\n@%p0 bra SEVEN;\nadd.u32 %r0, %r0, 1;\nbra END;\nSEVEN:\n\
                 mul.lo.u32 %r0, %r0, 2;\nEND:\nOUT(0,%r0);";
-    let mut g = Gpu::new(&kernel(body));
+    let g = Gpu::new(&kernel(body));
     let reached =
         |g: &Gpu| g.module.kernel("k").expect("it is there").blocks().into_values().collect::<Vec<_>>();
     assert_eq!(reached(&g), [false; 4]);
-    let mut step = |value: u32, want: [bool; 4]| {
+    let step = |value: u32, want: [bool; 4]| {
         let (from, to) = (g.upload(&[value; 32]), g.upload(&[0u32; 32]));
         g.run("k", [1, 1, 1], [32, 1, 1], 0, &[Arg::Ptr(from), Arg::Ptr(to)]).expect("it runs");
         assert_eq!(reached(&g), want, "{value}");
