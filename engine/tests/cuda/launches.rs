@@ -87,10 +87,11 @@ on_gpu!(a_fused_block_is_a_few_launches, |cuda| {
     assert_eq!(launches(cuda, plain), [7, 9]);
     assert_eq!(launches(cuda, squeezed), [9, 10]);
     assert_eq!(launches(cuda, InvertedResidual { affine: false, ..plain }), [7, 9]);
-    // The gradient of the input is stored by one kernel and added to by another.
-    assert_eq!(launches(cuda, InvertedResidual { expand: false, ..squeezed }), [7, 8]);
+    // Without expand the depthwise pass makes the gradient of the input, which it stores; that of a parameter, as here, is
+    // added to in a launch more. So is what comes past the block.
+    assert_eq!(launches(cuda, InvertedResidual { expand: false, ..squeezed }), [7, 9]);
     let narrow = InvertedResidual { expand: false, residual: false, stride: 2, ..plain };
-    assert_eq!(launches(cuda, narrow), [5, 6]);
+    assert_eq!(launches(cuda, narrow), [5, 7]);
 
     let frozen = |op| InvertedResidual { statistics: Statistics::Frozen, ..op };
     // Norms folded; expand, depthwise, squeeze and its layers, project, finish.
