@@ -528,7 +528,7 @@ mod tests {
             let density = 1.0 / std::f64::consts::PI.sqrt();
             let want = 0.5 * density * 3.0 * std::f64::consts::PI / 8.0 / f64::from(eps).sqrt();
             let got = growth(2, eps);
-            assert!((got / want - 1.0).abs() < 0.15, "{got}, not {want}, with {eps}");
+            assert!((got / want - 1.0).abs() < 0.25, "{got}, not {want}, with {eps}");
         }
         let (four, close) = (growth(4, 1e-3), growth(4, 1e-5));
         assert!(close < 2.5 && close < 1.3 * four, "{four} {close}");
