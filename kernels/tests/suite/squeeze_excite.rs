@@ -270,6 +270,6 @@ fn gates_cost(g: &Gpu) {
 pub const COUNTED: [Counted; 1] = [Counted {
     case: "gates, per image and channel",
     elements: 8 * 120,
-    most: &[("excite_fwd", 1e4), ("excite_bwd", 1e4)],
+    most: &[("excite_fwd", 1450.0), ("excite_bwd", 800.0)],
     body: gates_cost,
 }];
