@@ -256,6 +256,38 @@ fn a_measured_latency_table_bounds_a_search_and_stays_in_the_run_directory() {
 }
 
 #[test]
+fn a_search_within_a_memory_cap_says_which_memory_and_which_batches_would_do() {
+    let bench = Bench::new();
+    let train = |out: &str, calibration: &str, eval: &str| {
+        let batches = [
+            &format!("search.calibration-batch={calibration}"),
+            "--set",
+            &format!("search.eval-batch={eval}"),
+        ];
+        bench.ok(&[&["train-supernet", "brief.toml", "--out", out, "--set"], &batches[..]].concat());
+    };
+    train("run", "20", "20");
+    // The least memory in which networks are scored by a few images at a time.
+    let (cap, error) = (0..60)
+        .find_map(|i| {
+            let cap = format!("{}KiB", 1024 * (20 + i) / 20);
+            let error = bench.fails(&["search", "run", "--memory", &cap], 1);
+            (error.contains("out of memory in search") && error.contains("would about do"))
+                .then_some((cap, error))
+        })
+        .unwrap();
+    let number = |key: &str| -> Option<String> {
+        Some(error.split(key).nth(1)?.chars().take_while(char::is_ascii_digit).collect())
+    };
+    // What is not named may stay as it is.
+    let batch = |key: &str| number(key).unwrap_or("20".into());
+    train("fits", &batch("search.calibration-batch = "), &batch("search.eval-batch = "));
+    bench.ok(&["search", "fits", "--memory", &cap]);
+    let enough: u64 = number("--memory ").unwrap().parse().unwrap();
+    bench.ok(&["search", "run", "--memory", &format!("{}KiB", enough * 51 / 50)]);
+}
+
+#[test]
 fn a_memory_cap_is_kept_and_told_with_the_batch_that_fits() {
     let bench = Bench::new();
     let one = ["--set", "supernet.paths=1", "--set"];

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::cost::Cost;
+pub use crate::memory::Remedy;
 
 /// A result whose error is the library's.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -159,14 +160,14 @@ pub enum Error {
         /// `loss`, or the name of a parameter.
         what: String,
     },
-    /// A training step needs more memory than it may take.
+    /// Work needs more memory than it may take.
     #[error(
         "out of memory in {stage}: {requested} bytes asked for, {used} of {cap} in use ({parameters} by weights \
-         and their gradients, {} by images, activations and what else a step keeps); {}",
-        used.saturating_sub(*parameters), advice(*fits, *paths)
+         and their gradients, {} by images, activations and what else is kept); {remedy}",
+        used.saturating_sub(*parameters)
     )]
     Memory {
-        /// The stage.
+        /// The stage, or the command.
         stage: &'static str,
         /// Bytes asked for.
         requested: usize,
@@ -176,11 +177,8 @@ pub enum Error {
         cap: usize,
         /// Bytes of those in use that weights and gradients take.
         parameters: usize,
-        /// Images over which batch norm may take its statistics so that every path fits; unknown if not even
-        /// two do.
-        fits: Option<usize>,
-        /// Paths that ran side by side.
-        paths: usize,
+        /// What would fit.
+        remedy: Remedy,
     },
     /// A directory exists already.
     #[error("{} exists; add --resume to go on with it, or choose another --out", path.display())]
@@ -233,16 +231,6 @@ impl Error {
                 | Error::RunExists { .. }
                 | Error::RecipeChanged { .. }
         ) || matches!(self, Error::Data(error) if error.is_usage())
-    }
-}
-
-fn advice(fits: Option<usize>, paths: usize) -> String {
-    match fits {
-        Some(n) if paths > 1 => {
-            format!("with paths-at-once = 1 and bn-batch = {n} it would fit (it must divide a path's images)")
-        }
-        Some(n) => format!("bn-batch = {n} would fit (it must divide batch)"),
-        None => "not even 2 images fit; raise --memory or take a smaller space".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! a common prefix share its calibration and its activations exactly: a population is walked as a
 //! trie, and a score is the same, to the bit, whatever else is scored beside it and in whatever order.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -73,8 +74,12 @@ impl Evaluator<'_> {
         if archs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut scores: Vec<Option<Score>> = vec![None; archs.len()];
-        let front = Front {
+        let scores: Vec<Cell<Option<Score>>> = vec![Cell::new(None); archs.len()];
+        let mut hear = |i: usize, score| {
+            scores[i].set(Some(score));
+            done(i, score)
+        };
+        let images = Front {
             depth: 0,
             statistics: self.model.no_statistics(),
             calibration: self.calibration.map_or_else(Vec::new, |images| images.batches.clone()),
@@ -82,11 +87,15 @@ impl Evaluator<'_> {
         };
         let all: Vec<usize> = (0..archs.len()).collect();
         // The images themselves are held anyway and count for nothing.
-        self.walk(archs, &all, 0, front, Held { above: 0, own: 0 }, &mut |i, score| {
-            scores[i] = Some(score);
-            done(i, score)
-        })?;
-        Ok(scores.into_iter().map(|s| s.expect("the walk reaches every candidate")).collect())
+        match self.walk(archs, &all, 0, images.clone(), Held { above: 0, own: 0 }, &mut hear) {
+            // The device has no room for sharing: who has no score yet goes alone.
+            Err(Error::Engine(engine::Error::OutOfMemory { .. })) => {
+                let mut left = all.iter().filter(|&&i| scores[i].get().is_none());
+                left.try_for_each(|&i| self.finish(archs, &[i], &images, &mut hear))?;
+            }
+            outcome => outcome?,
+        }
+        Ok(scores.into_iter().map(|s| s.get().expect("the walk reaches every candidate")).collect())
     }
 
     /// Scores a group that is of one mind about the segments before `at`; the front stands there or before.

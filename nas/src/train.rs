@@ -355,7 +355,7 @@ impl Training<'_, '_> {
             }
             Err(error) => {
                 self.maker.clear()?;
-                Err(memory::explain(self.job, &mut self.session.store, &batch, error))
+                Err(memory::explain_step(self.job, &mut self.session.store, &batch, error))
             }
         }
     }

@@ -18,7 +18,12 @@ struct Setup {
 }
 
 fn setup(space: &str, size: usize) -> Setup {
-    let cpu = Cpu::new(2).unwrap();
+    setup_within(space, size, usize::MAX)
+}
+
+/// With so many bytes of memory.
+fn setup_within(space: &str, size: usize, cap: usize) -> Setup {
+    let cpu = Cpu::with_cap(2, cap).unwrap();
     let channels = Space::load(space).unwrap().input().channels;
     let space = Space::load(space).unwrap().with_input(size, channels).unwrap();
     let model = Model::new(&space, NormParams::Supernet).unwrap();
@@ -155,6 +160,25 @@ fn without_calibration_every_batch_is_normalised_by_itself() {
             }
         }
         assert_eq!(setup.scores_by(None, &[arch], usize::MAX), [want]);
+    }
+}
+
+#[test]
+fn where_sharing_finds_no_room_candidates_go_alone_to_the_same_scores() {
+    let free = setup("quickstart", 12);
+    let archs = free.archs(6);
+    let peak = |memory: usize| {
+        free.cpu.arena().reset_peak();
+        let scores: Vec<Score> = match memory {
+            0 => archs.iter().map(|arch| free.scores(std::slice::from_ref(arch), 0)[0]).collect(),
+            _ => free.scores(&archs, memory),
+        };
+        (free.cpu.arena().stats().peak, scores)
+    };
+    let ((alone, want), (shared, _)) = (peak(0), peak(usize::MAX));
+    assert!(shared > alone, "sharing takes no memory: {shared} against {alone} bytes");
+    for cap in [alone, (alone + shared) / 2] {
+        assert_eq!(setup_within("quickstart", 12, cap).scores(&archs, usize::MAX), want, "{cap} bytes");
     }
 }
 

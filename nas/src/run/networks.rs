@@ -7,7 +7,7 @@ use engine::{ParamStore, Place, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
-use super::search::{arch_json, scored_images, share};
+use super::search::{arch_json, scored_batches, share};
 use crate::arch::Arch;
 use crate::calibrate::Calibration;
 use crate::checkpoint::Archive;
@@ -17,6 +17,7 @@ use crate::evaluate;
 use crate::event::{Event, Stage};
 use crate::files;
 use crate::groups::PathImages;
+use crate::memory::{NormsBy, Scoring};
 use crate::model::{Context, Model, NormParams, Norms, Statistics};
 use crate::outcome::{Network, Outcome, RandomNetworks};
 use crate::rank::Tested;
@@ -258,10 +259,12 @@ fn test(run: &mut Run<'_>, subject: &str) -> Result<(Network, u64)> {
         tested.score
     } else {
         let batch = run.recipe.search.eval_batch;
-        let images = scored_images(&run.device, &run.recipe.data, &run.data.test, batch, run.recipe.seed)?;
-        let batches = images.batches.into_iter().zip(images.labels).map(Ok);
-        let arch = snapshot.model.space().first();
-        let score = evaluate::score(&snapshot.model, &snapshot.store, &snapshot.statistics, &arch, batches)?;
+        let images = scored_batches(&run.device, &run.recipe.data, &run.data.test, batch, run.recipe.seed)?;
+        let Snapshot { model, store, statistics, .. } = &snapshot;
+        let score = evaluate::score(model, store, statistics, &model.space().first(), images);
+        let batches = vec![("search.eval-batch", batch.min(run.data.test.len()), NormsBy::Statistics)];
+        let scoring = Scoring { stage: Stage::Evaluate.name(), model, store, images: 0, batches };
+        let score = score.map_err(|error| scoring.explain(error))?;
         run.journal.record(Event::Scored {
             subject: subject.to_owned(),
             arch: text.clone(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RunDir;
 use super::report::read_json;
-use super::search::{balanced, calibration_images, scored_images, share, training_loader};
+use super::search::{balanced, calibration_images, scored_images, scoring, share, training_loader};
 use crate::arch::Arch;
 use crate::checkpoint::Archive;
 use crate::data::Batch;
@@ -256,28 +256,24 @@ impl Scorer<'_> {
         let (recipe, request) = (self.recipe, self.request);
         let data = recipe.data.open(self.dir.path(), recipe.seed)?;
         let view = balanced(&data.val, request.held_out_images, request.seed, "held-out-images")?;
-        let scored = scored_images(self.device, &recipe.data, &view, recipe.search.eval_batch, recipe.seed)?;
-        let calibration = match request.calibration_images {
-            0 => None,
-            images => {
-                let config = SearchConfig {
-                    calibration_images: images,
-                    calibration_batch: recipe.search.calibration_batch.min(images),
-                    ..recipe.search.clone()
-                };
-                config.check()?;
-                Some(calibration_images(recipe, &data, self.device, &config)?)
-            }
+        let config = SearchConfig {
+            calibration_images: request.calibration_images,
+            calibration_batch: recipe.search.calibration_batch.min(request.calibration_images),
+            ..recipe.search.clone()
         };
-        let evaluator = Evaluator {
-            model,
-            store,
-            calibration: calibration.as_ref(),
-            scored: &scored,
-            memory: recipe.search.memory_mib << 20,
-            stop: self.stop,
+        let calibrates = config.calibration_images > 0;
+        if calibrates {
+            config.check()?;
+        }
+        let mut scores = || {
+            let scored = &scored_images(self.device, &recipe.data, &view, config.eval_batch, recipe.seed)?;
+            let calibration = calibrates.then(|| calibration_images(recipe, &data, self.device, &config));
+            let calibration = calibration.transpose()?;
+            let (calibration, memory, stop) = (calibration.as_ref(), config.memory_mib << 20, self.stop);
+            let evaluator = Evaluator { model, store, calibration, scored, memory, stop };
+            evaluator.scores(archs, |i, score| done(i, share(score.top1, score.images))).map(drop)
         };
-        evaluator.scores(archs, |i, score| done(i, share(score.top1, score.images))).map(drop)
+        scores().map_err(|error| scoring("rank", model, store, &config, view.len()).explain(error))
     }
 
     /// Images `[n, h, w, c]` of a training pass, with their labels.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use engine::{Place, Rng, Tensor};
+use engine::{Device, ParamStore, Place, Rng, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Run;
@@ -19,6 +19,8 @@ use crate::evaluate::{Evaluator, Images};
 use crate::event::{Event, Stage};
 use crate::files;
 use crate::journal::Journal;
+use crate::memory::{NormsBy, Scoring};
+use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::search::{Domain, Score, SearchConfig};
 use crate::space::Space;
@@ -49,6 +51,13 @@ pub struct Found {
 
 /// Searches, goes on searching, or reads what was found.
 pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f64)> {
+    let Supernet { model, store, .. } = supernet;
+    find(run, supernet).map_err(|error| {
+        scoring(Stage::Search.name(), model, store, &run.recipe.search, run.data.val.len()).explain(error)
+    })
+}
+
+fn find(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f64)> {
     let path = run.dir.search();
     let mut state = Found::default();
     if path.exists() {
@@ -163,6 +172,28 @@ pub(crate) fn search(run: &mut Run<'_>, supernet: &Supernet) -> Result<(Arch, f6
     Ok((arch, state.seconds))
 }
 
+/// How candidates are scored on so many images; without images for calibration, each batch by its own norms.
+pub(super) fn scoring<'a>(
+    stage: &'static str,
+    model: &'a Model,
+    store: &'a ParamStore,
+    config: &SearchConfig,
+    scored: usize,
+) -> Scoring<'a> {
+    let SearchConfig { calibration_images, calibration_batch, eval_batch, .. } = *config;
+    let eval_batch = ("search.eval-batch", eval_batch.min(scored));
+    if calibration_images == 0 {
+        let batches = vec![(eval_batch.0, eval_batch.1, NormsBy::Batch)];
+        return Scoring { stage, model, store, images: scored, batches };
+    }
+    let batches = vec![
+        ("search.calibration-batch", calibration_batch, NormsBy::Batch),
+        (eval_batch.0, eval_batch.1, NormsBy::Statistics),
+    ];
+    let images = calibration_images / calibration_batch * calibration_batch + scored;
+    Scoring { stage, model, store, images, batches }
+}
+
 /// The text of `arch.json`.
 pub(super) fn arch_json(space: &Space, arch: &Arch) -> Result<String> {
     serde_json::to_string_pretty(&space.arch_file(arch)?)
@@ -210,28 +241,39 @@ pub(super) fn training_loader(recipe: &Recipe, data: &Data, batch: usize) -> Res
 /// Changes the seed of calibration's images.
 const CALIBRATION: u64 = 0x6361_6c69_6272_6174;
 
-/// A whole view as an evaluation sees it.
+/// A whole view as an evaluation sees it, kept.
 pub(super) fn scored_images(
-    device: &impl Place,
+    device: &Device,
     data: &DataConfig,
     view: &View,
     batch: usize,
     seed: u64,
 ) -> Result<Images> {
-    let mut loader = Loader::new(
-        view.clone(),
-        Pipeline::new(&data.eval, &data.normalise)?,
-        Pass::Evaluate,
-        seed,
-        data.loader(batch),
-    )?;
-    let mut batch = Batch::default();
-    let (mut batches, mut labels) = (Vec::new(), Vec::new());
-    while loader.next(&mut batch)? {
-        batches.push(Tensor::from_slice(device, batch.shape, &batch.images)?);
-        labels.push(batch.labels.iter().map(|&l| l as i32).collect());
-    }
+    let (batches, labels) =
+        scored_batches(device, data, view, batch, seed)?.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     Ok(Images { batches, labels })
+}
+
+/// The same, batch after batch.
+pub(super) fn scored_batches<'a>(
+    device: &'a Device,
+    data: &DataConfig,
+    view: &View,
+    batch: usize,
+    seed: u64,
+) -> Result<impl Iterator<Item = Result<(Tensor, Vec<i32>)>> + use<'a>> {
+    let pipeline = Pipeline::new(&data.eval, &data.normalise)?;
+    let mut loader = Loader::new(view.clone(), pipeline, Pass::Evaluate, seed, data.loader(batch))?;
+    let mut batch = Batch::default();
+    Ok(std::iter::from_fn(move || match loader.next(&mut batch) {
+        Ok(false) => None,
+        Ok(true) => {
+            let images = Tensor::from_slice(device, batch.shape, &batch.images);
+            let labels = batch.labels.iter().map(|&label| label as i32).collect();
+            Some(images.map(|images| (images, labels)).map_err(Error::from))
+        }
+        Err(error) => Some(Err(error.into())),
+    }))
 }
 
 /// `n` of the held-out images, as many of each class; `key` names the setting in messages.
