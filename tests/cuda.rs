@@ -268,7 +268,7 @@ fn a_bench_of_the_virtual_gpu_prints_counters_and_no_times() {
         assert_eq!(value["waits_per_step"], 2.0, "{value}");
     }
     assert_eq!(same["launches_prepared_after_warmup"], 0, "{same}");
-    assert_eq!(same["launches_per_step"], 412.0, "{same}");
+    assert_eq!(same["launches_per_step"], 349.0, "{same}");
     // The gradient of the loss.
     assert_eq!(same["fills_per_step"], 1.0, "{same}");
 }
