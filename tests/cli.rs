@@ -270,7 +270,7 @@ fn a_search_within_a_memory_cap_says_which_memory_and_which_batches_would_do() {
     // The least memory in which networks are scored by a few images at a time.
     let (cap, error) = (0..60)
         .find_map(|i| {
-            let cap = format!("{}KiB", 1024 * (20 + i) / 20);
+            let cap = format!("{}KiB", 128 * (32 + i));
             let error = bench.fails(&["search", "run", "--memory", &cap], 1);
             (error.contains("out of memory in search") && error.contains("would about do"))
                 .then_some((cap, error))
