@@ -179,20 +179,10 @@ fn benches_print_the_keys_of_the_scripts_beside_them() {
         let value = with(&["bench", mode, "--preset", "cifar", "--batch", "4", "--paths", "paths.json"]);
         assert_eq!(value["mode"], mode);
     }
-    let search = [
-        "bench",
-        "search",
-        "--recal-images",
-        "64",
-        "--val-images",
-        "10",
-        "--population",
-        "2",
-        "--rounds",
-        "0",
-    ];
-    let all: Vec<&str> = search.iter().copied().chain(["--json", "--threads", "2"]).collect();
-    assert!(json(&bench.ok(&all))["candidates_per_hour"].as_f64().unwrap() > 0.0);
+    let search = "bench search --recal-images 64 --val-images 10 --population 2 --rounds 2 --every 2";
+    let search = json(&bench.ok(&search.split(' ').chain(["--json", "--threads", "2"]).collect::<Vec<_>>()));
+    assert_eq!(search["candidates"], 4, "those of rounds 0 and 2");
+    assert!(search["candidates_per_hour"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

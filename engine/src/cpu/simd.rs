@@ -1,8 +1,9 @@
 //! Vectors of floats, and loops that are compiled once per instruction set.
 //!
 //! A [`Loop`] is written once over [`Simd`] and inlined into functions for every [`Isa`]; [`run`]
-//! picks one at run time. Products use vectors of eight lanes everywhere ([`Simd::V`]); element
-//! work and windows use the widest ([`Simd::W`]). `MONOPATH_ISA` forces an instruction set.
+//! picks one at run time. Products, windows and element work of the fused block use the widest vectors
+//! ([`Simd::W`]), the ops that stand alone eight lanes ([`Simd::V`]). `MONOPATH_ISA` forces an
+//! instruction set.
 
 pub use super::isa::Isa;
 
@@ -25,19 +26,6 @@ pub fn run(work: impl Loop) {
         // SAFETY: likewise.
         Isa::Avx2 => return unsafe { x86::inside_avx2(x86::Avx2(()), work) },
         Isa::Portable => {}
-    }
-    work.run(Portable(()));
-}
-
-/// Executes `work` that uses vectors of eight lanes alone. With AVX-512 this is AVX2 code: there the
-/// compiler folds the broadcast of a product into every multiply-add that reads it, and more loads
-/// than multiply-adds make a product 12 % slower.
-#[inline]
-pub fn run_narrow(work: impl Loop) {
-    #[cfg(target_arch = "x86_64")]
-    if Isa::current() != Isa::Portable {
-        // SAFETY: both other instruction sets contain this one.
-        return unsafe { x86::inside_avx2(x86::Avx2(()), work) };
     }
     work.run(Portable(()));
 }
@@ -96,6 +84,16 @@ pub trait Simd: Copy {
     /// # Safety
     /// `WIDE` floats that may be written lie at `to`.
     unsafe fn wstore(self, to: *mut f32, a: Self::W);
+    /// The first eight lanes from memory, zeros above them.
+    ///
+    /// # Safety
+    /// Eight floats lie at `from`.
+    unsafe fn wload_low(self, from: *const f32) -> Self::W;
+    /// The first eight lanes to memory.
+    ///
+    /// # Safety
+    /// Eight floats that may be written lie at `to`.
+    unsafe fn wstore_low(self, to: *mut f32, a: Self::W);
     /// `a + b`.
     fn wadd(self, a: Self::W, b: Self::W) -> Self::W;
     /// `a - b`.
@@ -215,6 +213,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn wload_low(self, from: *const f32) -> Self::W {
+        // SAFETY: the caller's promise.
+        unsafe { self.load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn wstore_low(self, to: *mut f32, a: Self::W) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to, a) };
+    }
+
+    #[inline(always)]
     fn wadd(self, a: Self::W, b: Self::W) -> Self::W {
         self.add(a, b)
     }
@@ -283,7 +293,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx2(pub(super) ());
 
-    /// AVX-512 F and VL: products stay at eight lanes, with twice the registers.
+    /// AVX-512 F, VL, DQ and BW.
     #[derive(Clone, Copy)]
     pub struct Avx512(pub(super) ());
 
@@ -341,9 +351,10 @@ mod x86 {
         };
     }
 
-    /// The half for the widest vectors: their type, their lanes, loads, stores, and the rest.
+    /// The half for the widest vectors: their type, their lanes, loads, stores, from and to eight lanes, and
+    /// the rest.
     macro_rules! widest {
-        ($W:ty, $lanes:literal, $load:ident, $store:ident, $($rest:tt)*) => {
+        ($W:ty, $lanes:literal, $load:ident, $store:ident, $widen:expr, $narrow:expr, $($rest:tt)*) => {
             type W = $W;
             const WIDE: usize = $lanes;
 
@@ -359,6 +370,18 @@ mod x86 {
                 unsafe { $store(to, a) };
             }
 
+            #[inline(always)]
+            unsafe fn wload_low(self, from: *const f32) -> $W {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { $widen(_mm256_loadu_ps(from)) }
+            }
+
+            #[inline(always)]
+            unsafe fn wstore_low(self, to: *mut f32, a: $W) {
+                // SAFETY: `self` is proof of the instructions; the memory is the caller's promise.
+                unsafe { _mm256_storeu_ps(to, $narrow(a)) };
+            }
+
             instructions! { $($rest)* }
         };
     }
@@ -366,7 +389,7 @@ mod x86 {
     impl Simd for Avx2 {
         eight_lanes!();
         widest! {
-            __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps,
+            __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, std::convert::identity, std::convert::identity,
             wsplat(a: f32) -> __m256 = _mm256_set1_ps(a);
             wadd(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
             wsub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
@@ -389,7 +412,7 @@ mod x86 {
     impl Simd for Avx512 {
         eight_lanes!();
         widest! {
-            __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps,
+            __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_zextps256_ps512, _mm512_castps512_ps256,
             wsplat(a: f32) -> __m512 = _mm512_set1_ps(a);
             wadd(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
             wsub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);

@@ -1,4 +1,5 @@
-//! The products of the fused block: tiles of 6 x 16 sums in registers, or 12 x 8 in the tail.
+//! The products of the fused block: tiles of 6 x 16 sums in registers, or 12 x 8 in the tail; with vectors
+//! of sixteen lanes 12 x 16.
 //!
 //! Tiles of 4 x 24 would read less, but with 16 registers the compiler stores a sum to memory and
 //! loads it again in every step: half the speed.
@@ -7,7 +8,7 @@
 //! the strips `[block][row][16]` of a wide one. The right one is read in whole vectors: filters
 //! packed by [`pack`], or a strip as it lies. So nothing is transposed at run time.
 
-use super::tile::{self, ROWS, TILE, with_height};
+use super::tile::{self, ROWS, TILE, with_height, with_width};
 use crate::cpu::simd::{self, LANES, Loop, Simd};
 
 /// The left matrix: term `(outer, inner)` of row `r` lies at
@@ -146,7 +147,7 @@ pub fn product([rows, columns]: [usize; 2], left: Left<'_>, right: Right<'_>, to
     assert!((rows - 1) * to.row + columns <= to.data.len(), "product");
     // By the tallest tiles, so that the lines are spread over nearly all of them.
     let asking = Asking::new(ahead, rows.div_ceil(ROWS) * columns.div_ceil(TILE));
-    simd::run_narrow(Product { rows, columns, left, right, to, asking });
+    simd::run(Product { rows, columns, left, right, to, asking });
 }
 
 struct Product<'a> {
@@ -165,10 +166,7 @@ impl Loop for Product<'_> {
         while column < self.columns {
             let width = tile_width((self.columns - column).div_ceil(LANES));
             let from = place + self.right.terms[1] * width * LANES;
-            match width {
-                1 => self.column::<1, S>(s, column, from),
-                _ => self.column::<2, S>(s, column, from),
-            }
+            with_width!(width * LANES, S, N, V => self.column::<N, V, S>(s, column, from));
             place += self.right.terms[0] * width * LANES;
             column += width * LANES;
         }
@@ -178,15 +176,15 @@ impl Loop for Product<'_> {
 impl Product<'_> {
     /// One column of tiles.
     #[inline(always)]
-    fn column<const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
+    fn column<const N: usize, const V: usize, S: Simd>(&mut self, s: S, column: usize, right: usize) {
         for rows in tile::cut::<S>(self.rows, V) {
             self.asking.ask(s);
-            with_height!(rows.len(), S, V, R => self.tile::<R, V, S>(s, rows.start, column, right));
+            with_height!(rows.len(), S, V, R => self.tile::<R, N, V, S>(s, rows.start, column, right));
         }
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const V: usize, S: Simd>(
+    fn tile<const R: usize, const N: usize, const V: usize, S: Simd>(
         &mut self,
         s: S,
         row: usize,
@@ -195,17 +193,20 @@ impl Product<'_> {
     ) {
         let mut sums = [[s.wsplat(0.0); V]; R];
         // SAFETY: `product` checked the last row, the last term and the packed length.
-        unsafe { tile::add_products(s, &self.left, row, self.right.data.as_ptr().add(right), &mut sums) };
-        let width = (self.columns - column).min(V * LANES);
+        unsafe {
+            let right = self.right.data.as_ptr().add(right);
+            tile::add_products::<R, N, V, S>(s, &self.left, row, right, &mut sums);
+        }
+        let width = (self.columns - column).min(N);
         for (r, mut sums) in sums.into_iter().enumerate() {
             let to = &mut self.to.data[(row + r) * self.to.row + column..][..width];
             if self.to.add {
-                let old: [S::W; V] = tile::get(s, to);
+                let old = tile::get::<N, V, S>(s, to);
                 for (sum, old) in sums.iter_mut().zip(old) {
                     *sum = s.wadd(old, *sum);
                 }
             }
-            tile::put(s, sums, to);
+            tile::put::<N, V, S>(s, sums, to);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Register tiles of a product: how rows are cut into them, and the sums of one.
 //!
-//! For loops under [`simd::run_narrow`](crate::cpu::simd::run_narrow), where the widest vectors have eight lanes.
+//! A tile is 16 columns wide, or eight in the tail, whatever vectors a machine has: filters are packed alike for
+//! all of them, and every sum has the same order.
 
 use std::ops::Range;
 
 use super::product::Left;
 use crate::cpu::simd::{LANES, Simd};
 
-/// Columns of a tile, at most: two vectors.
+/// Columns of a tile, at most.
 pub const TILE: usize = 2 * LANES;
 
 /// Rows of a tile of two vectors.
@@ -17,7 +18,6 @@ pub const ROWS: usize = 6;
 /// would wait for its sums.
 #[inline(always)]
 pub fn cut<S: Simd>(rows: usize, vectors: usize) -> impl Iterator<Item = Range<usize>> {
-    assert!(S::WIDE == LANES, "run_narrow has vectors of eight");
     let most = match (S::FMA, vectors) {
         (true, 1) => 2 * ROWS,
         (true, _) => ROWS,
@@ -32,6 +32,30 @@ pub fn cut<S: Simd>(rows: usize, vectors: usize) -> impl Iterator<Item = Range<u
         std::mem::replace(&mut from, next)..next
     })
 }
+
+/// Evaluates `$body` with the constants `$n`, the columns of a tile, and `$v`, its vectors.
+macro_rules! with_width {
+    ($columns:expr, $s:ident, $n:ident, $v:ident => $body:expr) => {
+        match ($columns, $s::WIDE) {
+            (crate::cpu::simd::LANES, _) => {
+                const $n: usize = crate::cpu::simd::LANES;
+                const $v: usize = 1;
+                $body
+            }
+            (_, crate::cpu::simd::LANES) => {
+                const $n: usize = crate::cpu::fused::tile::TILE;
+                const $v: usize = 2;
+                $body
+            }
+            _ => {
+                const $n: usize = crate::cpu::fused::tile::TILE;
+                const $v: usize = 1;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_width;
 
 /// Evaluates `$body` with the constant `$n` as the height of a tile of `$vectors` vectors that [`cut`] made.
 macro_rules! with_height {
@@ -55,13 +79,33 @@ macro_rules! with_height {
 }
 pub(super) use with_height;
 
-/// Adds to each sum, in the order of the terms, the products of `R` rows of `left` from `row` on with a
-/// right matrix `[term][V vectors]`.
+/// Vector `v` of `N` columns.
 ///
 /// # Safety
-/// The left matrix has these rows, and `right` as many vectors as its terms need.
+/// They lie at `from`.
 #[inline(always)]
-pub unsafe fn add_products<const R: usize, const V: usize, S: Simd>(
+unsafe fn load<const N: usize, S: Simd>(s: S, from: *const f32, v: usize) -> S::W {
+    // SAFETY: the caller's promise.
+    unsafe { if N < S::WIDE { s.wload_low(from) } else { s.wload(from.add(v * S::WIDE)) } }
+}
+
+/// The same to memory.
+///
+/// # Safety
+/// They lie at `to` and may be written.
+#[inline(always)]
+unsafe fn store<const N: usize, S: Simd>(s: S, to: *mut f32, v: usize, value: S::W) {
+    // SAFETY: the caller's promise.
+    unsafe { if N < S::WIDE { s.wstore_low(to, value) } else { s.wstore(to.add(v * S::WIDE), value) } }
+}
+
+/// Adds to each sum, in the order of the terms, the products of `R` rows of `left` from `row` on with a
+/// right matrix `[term][N columns]`, which are `V` vectors.
+///
+/// # Safety
+/// The left matrix has these rows, and `right` as many columns as its terms need.
+#[inline(always)]
+pub unsafe fn add_products<const R: usize, const N: usize, const V: usize, S: Simd>(
     s: S,
     left: &Left<'_>,
     row: usize,
@@ -74,10 +118,7 @@ pub unsafe fn add_products<const R: usize, const V: usize, S: Simd>(
         for outer in 0..left.outer[0] {
             let mut at = outer * left.outer[1];
             for _ in 0..left.inner[0] {
-                let mut columns = [s.wsplat(0.0); V];
-                for (v, column) in columns.iter_mut().enumerate() {
-                    *column = s.wload(right.add(v * LANES));
-                }
+                let columns: [S::W; V] = vectors::<N, V, S>(s, right);
                 for (sums, row) in sums.iter_mut().zip(rows) {
                     let a = s.wsplat(*row.add(at));
                     for (sum, column) in sums.iter_mut().zip(columns) {
@@ -85,46 +126,53 @@ pub unsafe fn add_products<const R: usize, const V: usize, S: Simd>(
                     }
                 }
                 at += left.inner[1];
-                right = right.add(V * LANES);
+                right = right.add(N);
             }
         }
     }
 }
 
-/// The elements of `from`, zeros beyond.
+/// `N` columns as vectors.
+///
+/// # Safety
+/// They lie at `from`.
 #[inline(always)]
-pub fn get<const V: usize, S: Simd>(s: S, from: &[f32]) -> [S::W; V] {
+pub unsafe fn vectors<const N: usize, const V: usize, S: Simd>(s: S, from: *const f32) -> [S::W; V] {
     let mut values = [s.wsplat(0.0); V];
-    if from.len() == V * LANES {
-        for (v, value) in values.iter_mut().enumerate() {
-            // SAFETY: `V` vectors of eight.
-            *value = unsafe { s.wload(from.as_ptr().add(v * LANES)) };
-        }
-        return values;
-    }
-    let mut all = [0.0; TILE];
-    all[..from.len()].copy_from_slice(from);
     for (v, value) in values.iter_mut().enumerate() {
-        // SAFETY: at most `TILE` elements.
-        *value = unsafe { s.wload(all.as_ptr().add(v * LANES)) };
+        // SAFETY: the caller's promise.
+        *value = unsafe { load::<N, S>(s, from, v) };
     }
     values
 }
 
-/// As many elements as `to` has.
+/// The elements of `from`, at most `N`, zeros beyond.
 #[inline(always)]
-pub fn put<const V: usize, S: Simd>(s: S, values: [S::W; V], to: &mut [f32]) {
-    if to.len() == V * LANES {
+pub fn get<const N: usize, const V: usize, S: Simd>(s: S, from: &[f32]) -> [S::W; V] {
+    if from.len() == N {
+        // SAFETY: all columns are there.
+        return unsafe { vectors::<N, V, S>(s, from.as_ptr()) };
+    }
+    let mut all = [0.0; N];
+    all[..from.len()].copy_from_slice(from);
+    // SAFETY: the array has `N` elements.
+    unsafe { vectors::<N, V, S>(s, all.as_ptr()) }
+}
+
+/// As many elements as `to` has, at most `N`.
+#[inline(always)]
+pub fn put<const N: usize, const V: usize, S: Simd>(s: S, values: [S::W; V], to: &mut [f32]) {
+    if to.len() == N {
         for (v, value) in values.into_iter().enumerate() {
-            // SAFETY: `V` vectors of eight.
-            unsafe { s.wstore(to.as_mut_ptr().add(v * LANES), value) };
+            // SAFETY: all columns are there.
+            unsafe { store::<N, S>(s, to.as_mut_ptr(), v, value) };
         }
         return;
     }
-    let mut all = [0.0; TILE];
+    let mut all = [0.0; N];
     for (v, value) in values.into_iter().enumerate() {
-        // SAFETY: at most `TILE` elements.
-        unsafe { s.wstore(all.as_mut_ptr().add(v * LANES), value) };
+        // SAFETY: the array has `N` elements.
+        unsafe { store::<N, S>(s, all.as_mut_ptr(), v, value) };
     }
     to.copy_from_slice(&all[..to.len()]);
 }

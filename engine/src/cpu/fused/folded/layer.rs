@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::cpu::Disjoint;
 use crate::cpu::fused::curve::{Curve, with_curve};
 use crate::cpu::fused::product::Left;
-use crate::cpu::fused::tile::{self, TILE, with_height};
+use crate::cpu::fused::tile::{self, TILE, with_height, with_width};
 use crate::cpu::simd::{self, LANES, Loop, Simd};
 use crate::ops::Act;
 
@@ -116,9 +116,9 @@ pub(super) fn layer(
     assert!(columns.start.is_multiple_of(TILE) && columns.end <= wide && to.line[0] > 0, "columns");
     if filter.first + terms < all {
         let curve = PhantomData::<super::super::curve::Identity>;
-        simd::run_narrow(Layer { rows, columns, left, filter, residual: &[], to, curve });
+        simd::run(Layer { rows, columns, left, filter, residual: &[], to, curve });
     } else {
-        with_curve!(act, C => simd::run_narrow(Layer {
+        with_curve!(act, C => simd::run(Layer {
             rows, columns, left, filter, residual, to, curve: PhantomData::<C>,
         }));
     }
@@ -158,10 +158,8 @@ impl<C: Curve> Loop for Layer<'_, '_, C> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for column in self.columns.clone().step_by(TILE) {
-            match lanes(self.filter.size[1], column) {
-                LANES => self.column::<1, S>(s, column),
-                _ => self.column::<2, S>(s, column),
-            }
+            let lanes = lanes(self.filter.size[1], column);
+            with_width!(lanes, S, N, V => self.column::<N, V, S>(s, column));
         }
     }
 }
@@ -169,15 +167,15 @@ impl<C: Curve> Loop for Layer<'_, '_, C> {
 impl<C: Curve> Layer<'_, '_, C> {
     /// One column of tiles.
     #[inline(always)]
-    fn column<const V: usize, S: Simd>(&self, s: S, column: usize) {
+    fn column<const N: usize, const V: usize, S: Simd>(&self, s: S, column: usize) {
         let mut cursor = Cursor { at: self.to.first + column, left: self.to.line[0] };
         for rows in tile::cut::<S>(self.rows, V) {
-            with_height!(rows.len(), S, V, R => self.tile::<R, V, S>(s, rows.start, column, &mut cursor));
+            with_height!(rows.len(), S, V, R => self.tile::<R, N, V, S>(s, rows.start, column, &mut cursor));
         }
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const V: usize, S: Simd>(
+    fn tile<const R: usize, const N: usize, const V: usize, S: Simd>(
         &self,
         s: S,
         row: usize,
@@ -185,7 +183,7 @@ impl<C: Curve> Layer<'_, '_, C> {
         cursor: &mut Cursor,
     ) {
         let Filter { data, size: [terms, wide], first } = self.filter;
-        let width = (wide - column).min(V * LANES);
+        let width = (wide - column).min(N);
         let mut places = [0; R];
         for place in &mut places {
             *place = cursor.next(&self.to);
@@ -194,34 +192,31 @@ impl<C: Curve> Layer<'_, '_, C> {
         // SAFETY: `layer` checked the filter's length.
         let filter = unsafe { data.as_ptr().add(column * (1 + terms)) };
         if first == 0 {
-            for (v, shift) in sums[0].iter_mut().enumerate() {
-                // SAFETY: the shifts of this tile.
-                *shift = unsafe { s.wload(filter.add(v * LANES)) };
-            }
-            sums = [sums[0]; R];
+            // SAFETY: the shifts of this tile.
+            sums = [unsafe { tile::vectors::<N, V, S>(s, filter) }; R];
         } else {
             for (sums, &at) in sums.iter_mut().zip(&places) {
                 // SAFETY: only this task has these rows and columns.
-                *sums = tile::get(s, unsafe { self.to.parts.slice(at..at + width) });
+                *sums = tile::get::<N, V, S>(s, unsafe { self.to.parts.slice(at..at + width) });
             }
         }
         // SAFETY: `layer` checked the last row, the last term and the filter's length.
         unsafe {
-            let terms = filter.add((1 + first) * V * LANES);
-            tile::add_products(s, &self.left, row, terms, &mut sums);
+            let terms = filter.add((1 + first) * N);
+            tile::add_products::<R, N, V, S>(s, &self.left, row, terms, &mut sums);
         }
         for (mut sums, at) in sums.into_iter().zip(places) {
             for sum in &mut sums {
                 *sum = C::value(s, *sum);
             }
             if !self.residual.is_empty() {
-                let more: [S::W; V] = tile::get(s, &self.residual[at..at + width]);
+                let more = tile::get::<N, V, S>(s, &self.residual[at..at + width]);
                 for (sum, more) in sums.iter_mut().zip(more) {
                     *sum = s.wadd(*sum, more);
                 }
             }
             // SAFETY: only this task has these rows and columns.
-            tile::put(s, sums, unsafe { self.to.parts.slice(at..at + width) });
+            tile::put::<N, V, S>(s, sums, unsafe { self.to.parts.slice(at..at + width) });
         }
     }
 }
